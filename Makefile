@@ -1,0 +1,82 @@
+# The commands of this project; `make` alone lists them.
+# PYTHON chooses the interpreter that the virtual environments are made with.
+PYTHON ?= python3
+SERVE := .venv-serve
+DEV := .venv
+PROTOS := .venv-protos
+PIP := -m pip --disable-pip-version-check -q
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all lint format protos model bench image requirements clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(SERVE)/ready  ## install the CPU server and start it (ARGS="--grpc-port 9001" for settings)
+	@exec $(SERVE)/bin/digitserve serve $(ARGS)
+
+setup: $(DEV)/ready  ## install what tests, training and development need
+
+test: $(DEV)/ready  ## run the tests but the slow ones, with coverage (ARGS="-k batch" to pick)
+	$(DEV)/bin/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
+
+test-all: $(DEV)/ready  ## run all tests, with coverage
+	$(DEV)/bin/python -m pytest --cov --cov-report=term $(ARGS)
+
+lint: $(DEV)/ready $(PROTOS)/ready  ## style, types, and whether the generated code is what protoc makes
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/mypy
+	$(PROTOS)/bin/python protos/generate.py --check
+
+format: $(DEV)/ready  ## put the code in order
+	$(DEV)/bin/ruff check --fix .
+	$(DEV)/bin/ruff format .
+
+protos: $(PROTOS)/ready  ## generate the Python code of protos/*.proto
+	$(PROTOS)/bin/python protos/generate.py
+
+model: $(DEV)/ready  ## train, export and verify the model (about a quarter of an hour on two cores)
+	$(DEV)/bin/python -m model_export train
+	$(DEV)/bin/python -m model_export export
+	$(DEV)/bin/python -m model_export verify
+
+bench: $(DEV)/ready $(SERVE)/ready  ## measure start-up, memory and speed on this machine
+	$(DEV)/bin/python -m tests.load.bench --server $(SERVE)/bin/digitserve
+
+image:  ## build the container image digitserve:cpu with docker, podman or buildah
+	@tool=$$(command -v docker || command -v podman || command -v buildah) || \
+		{ echo "make image needs docker, podman or buildah; none is installed" >&2; exit 1; }; \
+	$$tool build -t digitserve:cpu .
+
+requirements: $(DEV)/ready  ## pin the newest versions that pyproject.toml admits
+	$(DEV)/bin/python requirements/compile.py
+
+clean:  ## remove the virtual environments and everything built
+	rm -rf $(SERVE) $(DEV) $(PROTOS) build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# Each environment is made anew when what it is made from changes.
+$(SERVE)/ready: requirements/serve-cpu.txt pyproject.toml
+	@echo "installing the CPU server into $(SERVE) ..."
+	@$(call make_venv,$(SERVE))
+	@$(SERVE)/bin/python $(PIP) install --require-hashes -r requirements/serve-cpu.txt
+	@$(SERVE)/bin/python $(PIP) install --no-deps -e .
+	@touch $@
+
+$(DEV)/ready: requirements/dev.txt pyproject.toml
+	@echo "installing the development environment into $(DEV), PyTorch included; this takes minutes ..."
+	@$(call make_venv,$(DEV))
+	@$(DEV)/bin/python $(PIP) install -r requirements/dev.txt
+	@$(DEV)/bin/python $(PIP) install --no-deps -e .
+	@touch $@
+
+$(PROTOS)/ready: requirements/protos.txt
+	@$(call make_venv,$(PROTOS))
+	@$(PROTOS)/bin/python $(PIP) install -r requirements/protos.txt
+	@touch $@
+
+define make_venv
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "digitserve needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1); name another with PYTHON=python3.12" >&2; exit 1; }; \
+$(PYTHON) -m venv $(1)
+endef

@@ -1,0 +1,106 @@
+"""Distorts images of digits as hands and pens do, so that the network learns the digit and not the sample.
+
+Knows images and a random generator only: no labels, no network, no files.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+MAX_ROTATION_DEGREES = 15.0
+MAX_SCALE_CHANGE = 0.15
+MAX_SHEAR = 0.25
+MAX_SHIFT_PIXELS = 2.0
+ELASTIC_SIGMA_PIXELS = 4.0
+ELASTIC_STRENGTH_PIXELS = 34.0  # Simard et al. 2003 use sigma 4 and alpha 34 on fields of 29x29
+THICKNESS_SHARE = 0.3
+OCCLUSION_SHARE = 0.1
+OCCLUSION_PIXELS = 6
+
+
+def distort(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return a distorted copy: moved, turned, scaled, sheared, bent, with thicker or thinner strokes, some occluded.
+
+    Args:
+        images: float32 [N, 1, H, W], 0 paper to 1 ink, square.
+        generator: a CPU generator; the same state gives the same distortion on every device.
+
+    Returns:
+        float32 [N, 1, H, W], still within 0 to 1.
+    """
+    count, _, size, _ = images.shape
+    field = affine_field(count, size, generator) + elastic_field(count, size, generator)
+    moved = F.grid_sample(images, field.to(images.device), mode="bilinear", padding_mode="zeros", align_corners=False)
+    return occlude(change_thickness(moved, generator), generator)
+
+
+def affine_field(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw one affine map an image: where each pixel of the result is to be read, float32 [N, H, W, 2] in -1 to 1."""
+    angle = _uniform(count, generator) * math.radians(MAX_ROTATION_DEGREES)
+    across = 1 + _uniform(count, generator) * MAX_SCALE_CHANGE
+    down = 1 + _uniform(count, generator) * MAX_SCALE_CHANGE
+    shear = _uniform(count, generator) * MAX_SHEAR
+    shift_x = _uniform(count, generator) * MAX_SHIFT_PIXELS * 2 / size
+    shift_y = _uniform(count, generator) * MAX_SHIFT_PIXELS * 2 / size
+    cosine, sine = torch.cos(angle), torch.sin(angle)
+    # Rotation times shear times scale, written out.
+    row_x = torch.stack([across * cosine, down * (shear * cosine - sine), shift_x], dim=1)
+    row_y = torch.stack([across * sine, down * (shear * sine + cosine), shift_y], dim=1)
+    return F.affine_grid(torch.stack([row_x, row_y], dim=1), [count, 1, size, size], align_corners=False)
+
+
+def elastic_field(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw a smooth random displacement an image, float32 [N, H, W, 2] in units of half the image.
+
+    Uniform noise in -1 to 1 a pixel and direction, smoothed by a Gaussian, times a strength that is itself random from
+    0 to the full: P. Simard, D. Steinkraus, J. Platt, "Best practices for convolutional neural networks applied to
+    visual document analysis", ICDAR 2003. The Gaussian is separable, hence two products with one banded matrix.
+    """
+    noise = torch.rand(count, 2, size, size, generator=generator) * 2 - 1
+    smoothing = gaussian_matrix(size, ELASTIC_SIGMA_PIXELS)
+    smooth = smoothing @ noise @ smoothing.T
+    strength = torch.rand(count, 1, 1, 1, generator=generator) * ELASTIC_STRENGTH_PIXELS
+    return (smooth * strength * 2 / size).permute(0, 2, 3, 1)
+
+
+def gaussian_matrix(size: int, sigma: float) -> torch.Tensor:
+    """Return the float32 [size, size] matrix that smooths a column of pixels; cut off at the borders, as zeros outside."""
+    position = torch.arange(size, dtype=torch.float32)
+    distance = position[:, None] - position[None, :]
+    return torch.exp(-(distance**2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
+
+
+def change_thickness(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Thicken the strokes of some images [N, 1, H, W], thin those of others, by at most about half a pixel a side.
+
+    A blend of the image with its dilation (largest of 3x3) or its erosion (smallest of 3x3).
+    """
+    count = len(images)
+    amount = (torch.rand(count, 1, 1, 1, generator=generator) * 0.5).to(images.device)
+    choice = torch.rand(count, 1, 1, 1, generator=generator).to(images.device)
+    thicker = F.max_pool2d(images, 3, stride=1, padding=1) - images
+    thinner = -F.max_pool2d(-images, 3, stride=1, padding=1) - images
+    change = torch.where(choice < THICKNESS_SHARE / 2, thicker, thinner)
+    return images + torch.where(choice < THICKNESS_SHARE, amount, torch.zeros_like(amount)) * change
+
+
+def occlude(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Blank a square of 6x6 pixels at a random place of some images [N, 1, H, W]."""
+    count, _, size, _ = images.shape
+    last_start = size - OCCLUSION_PIXELS + 1
+    top = torch.randint(0, last_start, (count, 1, 1, 1), generator=generator)
+    left = torch.randint(0, last_start, (count, 1, 1, 1), generator=generator)
+    chosen = torch.rand(count, 1, 1, 1, generator=generator) < OCCLUSION_SHARE
+    row = torch.arange(size).reshape(1, 1, size, 1)
+    column = torch.arange(size).reshape(1, 1, 1, size)
+    hit_rows = (row >= top) & (row < top + OCCLUSION_PIXELS)
+    hit_columns = (column >= left) & (column < left + OCCLUSION_PIXELS)
+    return images.masked_fill((hit_rows & hit_columns & chosen).to(images.device), 0.0)
+
+
+def _uniform(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw `count` float32 numbers from -1 to 1."""
+    return torch.rand(count, generator=generator) * 2 - 1

@@ -1,0 +1,1 @@
+"""The digitserve server and client: a gRPC service that reads handwritten digits."""

@@ -1,0 +1,247 @@
+"""The `digitserve` command: serve, classify, info, healthcheck.
+
+The only file that ends the process. What a sub-command needs is imported when
+it runs, so that a client does not load the server, nor the server the client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.errors import DigitserveError, StartError
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.client import Client, Prediction
+    from service.server import Running
+
+EXAMPLES = Path(__file__).resolve().parent / "examples"
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+FILES_WORTH_A_BAR = 20
+DEFAULT_ADDRESS = "127.0.0.1:8001"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its code: 0 done, 1 some of it failed, 2 misused, 3 could not start."""
+    # gRPC's core writes its own lines about taken ports and lost peers to stderr.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    args = _parser().parse_args(argv)
+    try:
+        sys.exit(args.run(args))
+    except DigitserveError as error:
+        print(f"digitserve: {error}", file=sys.stderr)
+        sys.exit(error.exit_code if isinstance(error, StartError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has gone; so has the place to say so.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "digitserve", description="Reads handwritten digits: a gRPC server, and a client for it.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"digitserve {version('digitserve')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser(
+        "serve",
+        help="run the server",
+        description="Run the server until SIGTERM or Ctrl-C, then let calls in progress finish.",
+        epilog="A flag wins over its DIGITSERVE_* environment variable.",
+        allow_abbrev=False,
+    )
+    Settings.add_flags(serve)
+    serve.set_defaults(run=_serve)
+
+    classify = commands.add_parser(
+        "classify",
+        help="classify image files",
+        description="Classify image files, whole folders of them, or standard input.",
+        epilog="Exit code 1 if any image could not be classified.",
+        allow_abbrev=False,
+    )
+    classify.add_argument("images", nargs="+", metavar="FILE|DIR|-", help="image file, folder, or - for standard input")
+    classify.add_argument("--json", action="store_true", help="one JSON object a line, with all ten probabilities")
+    _add_address(classify)
+    classify.set_defaults(run=_classify)
+
+    info = commands.add_parser("info", help="which model a server answers with", allow_abbrev=False)
+    info.add_argument("--json", action="store_true", help="as one JSON object")
+    _add_address(info)
+    info.set_defaults(run=_info)
+
+    healthcheck = commands.add_parser(
+        "healthcheck",
+        help="whether a server is ready",
+        description="Exit code 0 if the server answers SERVING, else 1.",
+        allow_abbrev=False,
+    )
+    _add_address(healthcheck)
+    healthcheck.set_defaults(run=_healthcheck)
+    return parser
+
+
+def _add_address(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--address",
+        default=os.environ.get("DIGITSERVE_ADDRESS", DEFAULT_ADDRESS),
+        help=f"host:port of the server (default: {DEFAULT_ADDRESS}; DIGITSERVE_ADDRESS)",
+    )
+    parser.add_argument("--timeout-s", type=float, default=10.0, help="seconds to wait for it (default: 10)")
+
+
+def _serve(args: argparse.Namespace) -> int:
+    import uvloop
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = Settings.load(vars(args), os.environ)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_until_signalled(settings))
+    return 0
+
+
+async def _serve_until_signalled(settings: Settings) -> None:
+    from service.server import running, until_signalled
+
+    signalled = asyncio.create_task(until_signalled())
+    async with running(settings) as server:
+        print(_welcome(settings.host, server), flush=True)
+        await signalled
+
+
+def _welcome(host: str, server: Running) -> str:
+    model = server.model
+    address = f"{host}:{server.grpc_port}"
+    elsewhere = "" if address == DEFAULT_ADDRESS else f" --address {address}"
+    command = Path(sys.argv[0]).resolve()
+    return f"""\
+digitserve {version("digitserve")} is serving model {model.name}/{model.version} on {model.providers_got[0]}
+  gRPC        {address}
+  HTTP        http://{host}:{server.http_port}/v1/classify
+  operations  http://{host}:{server.ops_port}/metrics /livez /readyz
+Classify a digit, in another terminal:
+  {_from_here(command)} classify{elsewhere} {_from_here(EXAMPLES / "seven.png")}"""
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _classify(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from service.client import ClassifyError
+
+    paths = _files(args.images)
+    sent: deque[str] = deque()
+    failed = 0
+
+    def report(path: str, outcome: Prediction | str) -> None:
+        nonlocal failed
+        failed += isinstance(outcome, str)
+        if args.json:
+            tqdm.write(_json_line(path, outcome))
+        elif isinstance(outcome, str):
+            tqdm.write(f"digitserve: {path}: {outcome}", file=sys.stderr)
+        else:
+            tqdm.write(_text_line(path, outcome))
+
+    def pictures() -> Iterator[bytes]:
+        for path in paths:
+            try:
+                data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+            except OSError as error:
+                report(path, error.strerror or "cannot be read")
+                continue
+            sent.append(path)
+            yield data
+
+    # A bar for a handful of files is noise, and None hides it where no terminal is.
+    bar = tqdm(total=len(paths), unit=" images", disable=True if len(paths) < FILES_WORTH_A_BAR else None)
+    with _connected(args) as client, bar:
+        for result in client.classify_stream(pictures()):
+            report(sent.popleft(), result.message if isinstance(result, ClassifyError) else result)
+            bar.update()
+    return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _connected(args: argparse.Namespace) -> Iterator[Client]:
+    """A client of the server at --address, whose failures end the command."""
+    from service.client import ClassifyError, Client
+
+    with Client(args.address, timeout_s=args.timeout_s) as client:
+        try:
+            yield client
+        except ClassifyError as error:
+            raise DigitserveError(f"{args.address}: {error}") from error
+
+
+def _files(names: Sequence[str]) -> list[str]:
+    """The files meant by the arguments: folders stand for the pictures in them."""
+    files: list[str] = []
+    for name in names:
+        if Path(name).is_dir():
+            inside = sorted(str(p) for p in Path(name).rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+            if not inside:
+                raise DigitserveError(f"{name}: the folder holds no {', '.join(sorted(PICTURE_SUFFIXES))} file")
+            files += inside
+        else:
+            files.append(name)
+    return files
+
+
+def _text_line(path: str, prediction: Prediction) -> str:
+    doubt = f"  ({prediction.rejection_reason})" if prediction.rejected else ""
+    return f"{prediction.digit}  {prediction.confidence:7.2%}  {path}{doubt}"
+
+
+def _json_line(path: str, outcome: Prediction | str) -> str:
+    facts = {"error": outcome} if isinstance(outcome, str) else dataclasses.asdict(outcome)
+    return json.dumps({"file": path, **facts})
+
+
+def _info(args: argparse.Namespace) -> int:
+    with _connected(args) as client:
+        facts = dataclasses.asdict(client.model())
+    if args.json:
+        print(json.dumps(facts))
+        return 0
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        print(f"{name:{width}}  {', '.join(value) if isinstance(value, tuple) else value}")
+    return 0
+
+
+def _healthcheck(args: argparse.Namespace) -> int:
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with grpc.insecure_channel(args.address) as channel:
+        try:
+            check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]  # the stubs lack it
+            response = check(health_pb2.HealthCheckRequest(), timeout=args.timeout_s)
+        except grpc.RpcError as error:
+            raise DigitserveError(f"{args.address} does not answer: {error.code().name}: {error.details()}") from None
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
+    print(status)
+    return 0 if status == "SERVING" else 1
+
+
+if __name__ == "__main__":
+    main()

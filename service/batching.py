@@ -1,0 +1,235 @@
+"""Many callers, one model run.
+
+A single loop waits until the model is free, takes the images that are there
+and runs them together: a batch grows by itself while the model is busy, and
+a lone caller waits for nobody. Knows numpy and a callable; no ONNX, no gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import DeadlinePassed, NotReady, QueueFull
+
+Images = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Run = Callable[[Images], tuple[Floats, Floats]]
+
+
+class Observer(Protocol):
+    """Whoever wants to know what the batcher does."""
+
+    def queue_length(self, images: int) -> None:
+        """This many images wait for the model now."""
+
+    def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
+        """The model ran once, on groups of images that had waited this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the model said about a group of images, and where the time went.
+
+    Attributes:
+        probabilities: float32 of shape (N, 10).
+        digit_scores: float32 of shape (N,).
+        queue_seconds: From submission until the group's first run began.
+        model_seconds: Sum of the runs that held images of the group.
+    """
+
+    probabilities: Floats
+    digit_scores: Floats
+    queue_seconds: float
+    model_seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Images submitted together, and how far the model has come with them."""
+
+    images: Images
+    deadline: float | None
+    submitted: float
+    future: asyncio.Future[Outcome]
+    taken: int = 0
+    queue_seconds: float = 0.0
+    model_seconds: float = 0.0
+    results: list[tuple[Floats, Floats]] = field(default_factory=list)
+
+    @property
+    def waiting(self) -> int:
+        return len(self.images) - self.taken
+
+
+class Batcher:
+    """Collects images of many callers into runs of one model.
+
+    Times are `time.monotonic()` seconds. Use as an async context manager;
+    leaving it answers everything that was accepted, then stops.
+    """
+
+    def __init__(self, run: Run, *, max_run_images: int, max_queue_images: int, observer: Observer):
+        """Prepare; nothing runs until `start`.
+
+        Args:
+            run: Takes uint8 (N, 1, 28, 28); returns float32 (N, 10) and
+                float32 (N,). Called in a thread of the batcher's own.
+            max_run_images: Most images in one run; larger groups are run in parts.
+            max_queue_images: Images that may wait; `submit` refuses more.
+            observer: Told of the queue's length and of every run.
+        """
+        self._run = run
+        self._max_run_images = max_run_images
+        self._max_queue_images = max_queue_images
+        self._observer = observer
+        self._queue: deque[_Group] = deque()
+        self._queued_images = 0
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self._loop_task: asyncio.Task[None] | None = None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+
+    async def __aenter__(self) -> Batcher:
+        self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    def start(self) -> None:
+        """Begin to run what is submitted."""
+        self._loop_task = asyncio.create_task(self._work(), name="batching loop")
+
+    async def close(self) -> None:
+        """Refuse new groups, answer the accepted ones, stop."""
+        self._closing = True
+        self._arrived.set()
+        if self._loop_task:
+            await self._loop_task
+        self._executor.shutdown()
+
+    async def submit(self, images: Images, deadline: float | None = None) -> Outcome:
+        """Have images classified together with whatever else is waiting.
+
+        Args:
+            images: uint8 of shape (N, 1, 28, 28), N at least 1.
+            deadline: `time.monotonic()` after which the answer is useless.
+
+        Raises:
+            QueueFull: There is no room for N more images; nothing was queued.
+            DeadlinePassed: The deadline passed before the model was free.
+            NotReady: The batcher is closing.
+        """
+        if self._closing:
+            raise NotReady("the server is shutting down; another one may answer")
+        if self._queued_images + len(images) > self._max_queue_images:
+            raise QueueFull(
+                f"{self._queued_images} images are waiting and {len(images)} more would exceed the limit of "
+                f"{self._max_queue_images} (--max-queue-images); try again a little later"
+            )
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        group = _Group(images, deadline, time.monotonic(), future)
+        self._queue.append(group)
+        self._count(len(images))
+        self._arrived.set()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._forget(group)
+            raise
+
+    async def _work(self) -> None:
+        """The one loop: decide, run, account."""
+        while True:
+            await self._arrived.wait()
+            batch = self._take()
+            if batch:
+                await self._run_batch(batch)
+            elif self._closing:
+                return
+            else:
+                self._arrived.clear()
+
+    def _take(self) -> list[tuple[_Group, Images]]:
+        """The next run: live groups in the order of arrival, up to the size of a run.
+
+        What does not fit of a large group goes to the end of the queue, so
+        that single images never wait for the whole of it.
+        """
+        now = time.monotonic()
+        batch: list[tuple[_Group, Images]] = []
+        room = self._max_run_images
+        while self._queue and room:
+            group = self._queue.popleft()
+            if group.deadline is not None and now >= group.deadline:
+                self._count(-group.waiting)
+                _fail(group, DeadlinePassed(f"the deadline passed after {now - group.submitted:.3f} s in the queue"))
+                continue
+            if not group.taken:
+                group.queue_seconds = now - group.submitted
+            part = group.images[group.taken : group.taken + room]
+            group.taken += len(part)
+            room -= len(part)
+            self._count(-len(part))
+            batch.append((group, part))
+            if group.waiting:
+                self._queue.append(group)
+        return batch
+
+    async def _run_batch(self, batch: list[tuple[_Group, Images]]) -> None:
+        """Run the model once and hand every group its part of the answer."""
+        images = batch[0][1] if len(batch) == 1 else np.concatenate([part for _, part in batch])
+        began = time.monotonic()
+        try:
+            probabilities, scores = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, images)
+            if not len(probabilities) == len(scores) == len(images):
+                raise ValueError(f"the model answered {len(probabilities)} of {len(images)} images")
+        # A failed run fails its own groups, whatever the reason, and no others.
+        except Exception as error:
+            for group, _ in batch:
+                self._forget(group)
+                _fail(group, error)
+            return
+        seconds = time.monotonic() - began
+        self._observer.model_ran(len(images), seconds, [g.queue_seconds for g, part in batch if g.taken == len(part)])
+        start = 0
+        for group, part in batch:
+            stop = start + len(part)
+            group.results.append((probabilities[start:stop], scores[start:stop]))
+            group.model_seconds += seconds
+            start = stop
+            if not group.waiting:
+                _finish(group)
+
+    def _forget(self, group: _Group) -> None:
+        """Take a group that nobody waits for any more out of the queue."""
+        with contextlib.suppress(ValueError):
+            self._queue.remove(group)
+            self._count(-group.waiting)
+
+    def _count(self, change: int) -> None:
+        self._queued_images += change
+        self._observer.queue_length(self._queued_images)
+
+
+def _finish(group: _Group) -> None:
+    if not group.future.done():
+        probabilities, scores = zip(*group.results, strict=True)
+        group.future.set_result(
+            Outcome(np.concatenate(probabilities), np.concatenate(scores), group.queue_seconds, group.model_seconds)
+        )
+
+
+def _fail(group: _Group, error: Exception) -> None:
+    if not group.future.done():
+        group.future.set_exception(error)

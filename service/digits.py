@@ -1,0 +1,153 @@
+"""digits.v1 messages <-> classifier; nothing else happens here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.rpc import status_pb2
+
+from protos import digits_pb2, digits_pb2_grpc
+from service.classifier import Answer, Classifier, Format, Prediction
+from service.errors import CallError, InvalidImage, InvalidRequest, NotImplementedYet
+
+if TYPE_CHECKING:
+    # Generic in the stubs only.
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+SERVICE = digits_pb2.DESCRIPTOR.services_by_name["DigitClassifier"].full_name
+
+_FORMATS = {
+    digits_pb2.IMAGE_FORMAT_UNSPECIFIED: Format.ENCODED,
+    digits_pb2.IMAGE_FORMAT_ENCODED: Format.ENCODED,
+    digits_pb2.IMAGE_FORMAT_RAW_28X28: Format.RAW_28X28,
+}
+
+
+class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
+    """The calls of `protos/digits.proto`, whose comments say what they mean."""
+
+    def __init__(self, classifier: Classifier, *, limits: digits_pb2.Limits, stream_window_images: int):
+        """Serve a classifier.
+
+        Args:
+            classifier: Does the work.
+            limits: What `GetModel` tells of the server's limits.
+            stream_window_images: Images of one stream worked on at the same time.
+        """
+        self._classifier = classifier
+        self._limits = limits
+        self._stream_window_images = stream_window_images
+
+    async def Classify(self, request: digits_pb2.ClassifyRequest, context: Context) -> digits_pb2.ClassifyResponse:
+        answer = await self._classifier.classify([request.image], _format(request.format), _deadline(context))
+        result = answer.results[0]
+        if isinstance(result, InvalidImage):
+            raise result
+        return digits_pb2.ClassifyResponse(
+            prediction=_prediction(result), model_version=answer.model_version, timing=_timing(answer)
+        )
+
+    async def ClassifyBatch(
+        self, request: digits_pb2.ClassifyBatchRequest, context: Context
+    ) -> digits_pb2.ClassifyBatchResponse:
+        answer = await self._classifier.classify(request.images, _format(request.format), _deadline(context))
+        return digits_pb2.ClassifyBatchResponse(
+            results=[
+                digits_pb2.ItemResult(error=_error(result))
+                if isinstance(result, InvalidImage)
+                else digits_pb2.ItemResult(prediction=_prediction(result))
+                for result in answer.results
+            ],
+            model_version=answer.model_version,
+            timing=_timing(answer),
+        )
+
+    async def ClassifyStream(  # type: ignore[override]  # gRPC also takes a coroutine that writes
+        self, requests: AsyncIterator[digits_pb2.ClassifyStreamRequest], context: Context
+    ) -> None:
+        """Answer in order, while up to a window of images is worked on."""
+        # The queue's bound makes a caller who sends faster than we answer wait.
+        answers: asyncio.Queue[asyncio.Task[digits_pb2.ClassifyStreamResponse] | None] = asyncio.Queue(
+            self._stream_window_images
+        )
+
+        async def receive() -> None:
+            async for request in requests:
+                await answers.put(tasks.create_task(self._answer(request, _deadline(context))))
+            await answers.put(None)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(receive())
+            while task := await answers.get():
+                await context.write(await task)
+
+    async def _answer(
+        self, request: digits_pb2.ClassifyStreamRequest, deadline: float | None
+    ) -> digits_pb2.ClassifyStreamResponse:
+        try:
+            answer = await self._classifier.classify([request.image], _format(request.format), deadline)
+            result = answer.results[0]
+        except CallError as error:
+            return digits_pb2.ClassifyStreamResponse(id=request.id, error=_error(error))
+        if isinstance(result, InvalidImage):
+            return digits_pb2.ClassifyStreamResponse(id=request.id, error=_error(result))
+        return digits_pb2.ClassifyStreamResponse(id=request.id, prediction=_prediction(result))
+
+    async def Explain(self, request: digits_pb2.ExplainRequest, context: Context) -> digits_pb2.ExplainResponse:
+        raise NotImplementedYet("Explain is not available in this release; Classify answers without its reasons")
+
+    async def GetModel(self, request: digits_pb2.GetModelRequest, context: Context) -> digits_pb2.GetModelResponse:
+        model = self._classifier.model
+        return digits_pb2.GetModelResponse(
+            name=model.name,
+            version=model.version,
+            network=model.network,
+            accuracy=model.accuracy,
+            sha256=model.sha256,
+            providers_asked=model.providers_asked,
+            providers_got=model.providers_got,
+            limits=self._limits,
+            trained_on=model.trained_on,
+            reject_threshold=model.reject_threshold,
+        )
+
+
+def _format(value: digits_pb2.ImageFormat.ValueType) -> Format:
+    try:
+        return _FORMATS[value]
+    except KeyError:
+        raise InvalidRequest(
+            f"unknown image format {value}; expected IMAGE_FORMAT_ENCODED (1) or IMAGE_FORMAT_RAW_28X28 (2)"
+        ) from None
+
+
+def _deadline(context: Context) -> float | None:
+    """The call's deadline on the monotonic clock; None when it has none."""
+    remaining = context.time_remaining()
+    return None if remaining is None else time.monotonic() + remaining
+
+
+def _prediction(prediction: Prediction) -> digits_pb2.Prediction:
+    return digits_pb2.Prediction(
+        digit=prediction.digit,
+        confidence=prediction.confidence,
+        probabilities=prediction.probabilities,
+        rejected=bool(prediction.rejection_reason),
+        rejection_reason=prediction.rejection_reason,
+    )
+
+
+def _timing(answer: Answer) -> digits_pb2.Timing:
+    return digits_pb2.Timing(
+        decode_seconds=answer.decode_seconds,
+        queue_seconds=answer.queue_seconds,
+        model_seconds=answer.model_seconds,
+    )
+
+
+def _error(error: CallError) -> status_pb2.Status:
+    return status_pb2.Status(code=grpc.StatusCode[error.status].value[0], message=str(error))

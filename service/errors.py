@@ -1,0 +1,102 @@
+"""What can go wrong, and the gRPC status each fault is answered with.
+
+    DigitserveError
+    ├── CallError                  a call is answered with a status
+    │   ├── InvalidImage           INVALID_ARGUMENT
+    │   ├── InvalidRequest         INVALID_ARGUMENT
+    │   ├── QueueFull              RESOURCE_EXHAUSTED
+    │   ├── DeadlinePassed         DEADLINE_EXCEEDED
+    │   ├── NotReady               UNAVAILABLE
+    │   └── NotImplementedYet      UNIMPLEMENTED
+    └── StartError                 the server does not start; exit code 3
+        ├── InvalidSetting         exit code 2
+        ├── RuntimeMissing
+        ├── ModelUnusable
+        ├── DeviceMissing
+        └── PortUnavailable
+
+Anything else is a fault of ours and is answered with INTERNAL and an opaque
+id. This module imports nothing of ours and no gRPC: a status is only a name.
+"""
+
+
+class DigitserveError(Exception):
+    """Any fault with a text that may be shown to whoever caused it."""
+
+
+class CallError(DigitserveError):
+    """A call that is answered with a status; the text goes to the caller.
+
+    Attributes:
+        status: Name of the gRPC status code.
+    """
+
+    status: str
+
+
+class InvalidImage(CallError):
+    """The bytes are no image the server can read, or one beyond its limits."""
+
+    status = "INVALID_ARGUMENT"
+
+
+class InvalidRequest(CallError):
+    """The request, rather than an image in it, is not acceptable."""
+
+    status = "INVALID_ARGUMENT"
+
+
+class QueueFull(CallError):
+    """More images are waiting than the server is willing to hold."""
+
+    status = "RESOURCE_EXHAUSTED"
+
+
+class DeadlinePassed(CallError):
+    """The caller's deadline passed before the model ran."""
+
+    status = "DEADLINE_EXCEEDED"
+
+
+class NotReady(CallError):
+    """The server is starting or going away."""
+
+    status = "UNAVAILABLE"
+
+
+class NotImplementedYet(CallError):
+    """The contract names this call, this release does not answer it."""
+
+    status = "UNIMPLEMENTED"
+
+
+class StartError(DigitserveError):
+    """The server cannot start; the text says what to do about it.
+
+    Attributes:
+        exit_code: What the process ends with.
+    """
+
+    exit_code = 3
+
+
+class InvalidSetting(StartError):
+    """A flag or environment variable has an unusable value."""
+
+    exit_code = 2
+
+
+class RuntimeMissing(StartError):
+    """Neither the `cpu` nor the `gpu` extra is installed."""
+
+
+class ModelUnusable(StartError):
+    """There is no model file, or it is not one this server can serve."""
+
+
+class DeviceMissing(StartError):
+    """ONNX Runtime does not offer the device that was asked for."""
+
+
+class PortUnavailable(StartError):
+    """A port cannot be listened on."""

@@ -1,0 +1,123 @@
+"""Every Prometheus series of the server, on a registry of its own.
+
+The only file that knows prometheus_client. Names of call metrics are those
+dashboards already know (`grpc_server_*`, go-grpc-prometheus); everything of
+ours begins with `digitserve_`. Times are in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """The series, as methods named after what happened."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        # Twice as many series otherwise, each with a time that nobody asks for.
+        disable_created_metrics()
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        call = ("grpc_type", "grpc_service", "grpc_method")
+        self._started = Counter("grpc_server_started_total", "Calls begun.", call, registry=registry)
+        self._handled = Counter(
+            "grpc_server_handled_total", "Calls ended, by status code.", (*call, "grpc_code"), registry=registry
+        )
+        self._handling = Histogram(
+            "grpc_server_handling_seconds",
+            "Time from a call's start to its end.",
+            call,
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self._queue_seconds = Histogram(
+            "digitserve_queue_seconds",
+            "Time images waited for the model, one observation per group of images submitted together.",
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self._model_seconds = Histogram(
+            "digitserve_model_run_seconds", "Time of one run of the model.", buckets=SECONDS_BUCKETS, registry=registry
+        )
+        self._batch_images = Histogram(
+            "digitserve_batch_images", "Images in one run of the model.", buckets=IMAGES_BUCKETS, registry=registry
+        )
+        self._decode_seconds = Histogram(
+            "digitserve_decode_seconds",
+            "Time to read and normalise one image file.",
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self._queue_images = Gauge("digitserve_queue_images", "Images waiting for the model.", registry=registry)
+        predictions = Counter(
+            "digitserve_predictions_total", "Images classified, by digit.", ("digit",), registry=registry
+        )
+        self._predictions = [predictions.labels(str(digit)) for digit in range(10)]
+        self._rejections = Counter(
+            "digitserve_rejections_total", "Images whose prediction was rejected.", ("reason",), registry=registry
+        )
+        self._ready = Gauge("digitserve_ready", "1 while the server is ready for calls, else 0.", registry=registry)
+        self._model = Info("digitserve_model", "The model that is served.", registry=registry)
+        self._provider = Info(
+            "digitserve_provider", "ONNX Runtime execution providers, asked for and got.", registry=registry
+        )
+
+    def call_started(self, kind: str, service: str, method: str) -> None:
+        """A call arrived; `kind` is "unary" or "bidi_stream"."""
+        self._started.labels(kind, service, method).inc()
+
+    def call_ended(self, kind: str, service: str, method: str, code: str, seconds: float) -> None:
+        """A call ended with the status named `code`."""
+        self._handled.labels(kind, service, method, code).inc()
+        self._handling.labels(kind, service, method).observe(seconds)
+
+    def queue_length(self, images: int) -> None:
+        """This many images wait for the model now."""
+        self._queue_images.set(images)
+
+    def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
+        """The model ran once, on groups of images that had waited this long."""
+        self._batch_images.observe(images)
+        self._model_seconds.observe(seconds)
+        for wait in waits:
+            self._queue_seconds.observe(wait)
+
+    def image_decoded(self, seconds: float) -> None:
+        """An image file was read, or found unreadable."""
+        self._decode_seconds.observe(seconds)
+
+    def predicted(self, digit: int, rejection_reason: str) -> None:
+        """An image was classified; the reason is empty unless it was rejected."""
+        self._predictions[digit].inc()
+        if rejection_reason:
+            self._rejections.labels(rejection_reason).inc()
+
+    def serving(self, ready: bool) -> None:
+        """The server became ready, or stopped being so."""
+        self._ready.set(ready)
+
+    def model_loaded(self, facts: dict[str, str], asked: Sequence[str], got: Sequence[str]) -> None:
+        """A model was loaded with these providers."""
+        self._model.info(facts)
+        self._provider.info({"asked": ",".join(asked), "got": ",".join(got)})
+
+    def exposition(self) -> bytes:
+        """All series in Prometheus' text format, of type `content_type`."""
+        return generate_latest(self._registry)

@@ -1,0 +1,124 @@
+"""One ONNX Runtime session: the providers asked for are the providers got.
+
+The only file that knows onnxruntime, which is loaded when a session is made.
+It runs whatever number of images it is given; batches are not its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import DeviceMissing, ModelUnusable, RuntimeMissing
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+Tensor = tuple[str, str, list[int]]
+INPUT: Tensor = ("image", "tensor(uint8)", [1, 28, 28])
+OUTPUTS: tuple[Tensor, ...] = (("probabilities", "tensor(float)", [10]), ("digit_score", "tensor(float)", []))
+
+
+class Session:
+    """A model ready to run.
+
+    Attributes:
+        providers_asked: Execution providers wanted, first choice first.
+        providers_got: Execution providers in use, first choice first.
+        metadata: The facts written in the model file.
+    """
+
+    def __init__(self, model: bytes, *, device: str, threads: int, max_run_images: int):
+        """Load a model from memory, check its inputs and outputs, and warm it.
+
+        Args:
+            model: The ONNX file. Read from memory, it can refer to no other file.
+            device: "cpu", "cuda" or "auto" (cuda where it is offered, else cpu).
+            threads: Threads inside one run.
+            max_run_images: Size of the largest run to warm up for.
+
+        Raises:
+            RuntimeMissing: onnxruntime is not installed.
+            DeviceMissing: The device is not offered, or not taken, by onnxruntime.
+            ModelUnusable: The bytes are no ONNX model, or one of another shape.
+        """
+        onnxruntime = _import_onnxruntime()
+        offered = onnxruntime.get_available_providers()
+        self.providers_asked = _providers(device, offered)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Spinning threads take the core the server needs; the arena never shrinks.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.enable_cpu_mem_arena = False
+        options.log_severity_level = 3
+        try:
+            # Without enable_fallback=0 a failing provider is silently replaced by the CPU.
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=self.providers_asked, enable_fallback=0
+            )
+        # onnxruntime raises a type of its own for each kind of damage, and others besides.
+        except Exception as error:
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise ModelUnusable(f"ONNX Runtime cannot load the model: {reason}") from error
+        self.providers_got: list[str] = self._session.get_providers()
+        if self.providers_got[0] != self.providers_asked[0]:
+            raise DeviceMissing(
+                f"--device {device} asks for {self.providers_asked[0]}, ONNX Runtime took {self.providers_got[0]}; "
+                "check the GPU's driver, or use --device cpu"
+            )
+        _check_signature(self._session.get_inputs(), (INPUT,), "input")
+        _check_signature(self._session.get_outputs(), OUTPUTS, "output")
+        self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        for images in (1, max_run_images):
+            self.run(np.zeros((images, 1, 28, 28), np.uint8))
+
+    def run(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Run the model.
+
+        Args:
+            images: uint8 of shape (N, 1, 28, 28), 0 paper to 255 ink.
+
+        Returns:
+            Probabilities, float32 of shape (N, 10), and digit scores, float32 of shape (N,).
+        """
+        probabilities, scores = self._session.run(("probabilities", "digit_score"), {"image": images})
+        return probabilities, scores
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise RuntimeMissing(
+            "ONNX Runtime is not installed; run: pip install 'digitserve[cpu]' (or 'digitserve[gpu]', never both)"
+        ) from None
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def _providers(device: str, offered: Sequence[str]) -> list[str]:
+    """Execution providers for a device, first choice first."""
+    if device == "cpu" or (device == "auto" and CUDA not in offered):
+        return [CPU]
+    if CUDA not in offered:
+        raise DeviceMissing(
+            f"--device cuda needs {CUDA}, ONNX Runtime offers only {', '.join(offered)}; "
+            "install 'digitserve[gpu]' instead of 'digitserve[cpu]', or use --device cpu"
+        )
+    return [CUDA, CPU]
+
+
+def _check_signature(found: Sequence[Any], wanted: Sequence[Tensor], kind: str) -> None:
+    """Compare names, types and shapes, whose first dimension must be free."""
+    seen = [(tensor.name, tensor.type, list(tensor.shape)) for tensor in found]
+    fits = len(seen) == len(wanted) and all(
+        (name, type_, shape[1:]) == want and not isinstance(shape[0], int)
+        for (name, type_, shape), want in zip(seen, wanted, strict=True)
+    )
+    if not fits:
+        expected = [(name, type_, ["N", *shape]) for name, type_, shape in wanted]
+        raise ModelUnusable(f"the model has the {kind}s {seen}; expected {expected}")

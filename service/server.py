@@ -1,0 +1,217 @@
+"""Builds everything and owns the order of life and death; the only composition root.
+
+Life:  operations port, gRPC (NOT_SERVING), HTTP, model loaded and warm, batcher, SERVING.
+Death: NOT_SERVING, drain delay, calls in progress finish, batcher, everything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import grpc
+from aiohttp import web as aiohttp_web
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from protos import digits_pb2, digits_pb2_grpc
+from service import digits, repository, web
+from service.batching import Batcher
+from service.classifier import Classifier
+from service.errors import PortUnavailable
+from service.images import ImageReader
+from service.interceptors import CallInterceptor
+from service.metrics import Metrics
+from service.repository import Model
+from service.runtime import Session
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+# Health answers for the server as a whole ("") and for the service by name.
+HEALTH_NAMES = ("", digits.SERVICE)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that serves: the ports it really listens on, and its model."""
+
+    grpc_port: int
+    http_port: int
+    ops_port: int
+    model: Model
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """A server that serves while the context lasts; leaving it drains.
+
+    Raises:
+        StartError: The server cannot start; nothing is left open.
+    """
+    metrics = Metrics()
+    metrics.serving(False)
+    classifier = Classifier(
+        ImageReader(settings.max_image_bytes, settings.max_image_pixels),
+        max_batch_images=settings.max_batch_images,
+        max_decode_images=settings.max_queue_images,
+        decode_threads=settings.decode_threads,
+        observer=metrics,
+    )
+    readiness = _Readiness(health.aio.HealthServicer(), metrics)
+    calls = CallInterceptor(metrics, max_message_bytes=settings.max_message_bytes)
+
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(classifier.close)
+        ops_port = await _open_http(
+            stack, web.operations_app(metrics, readiness.is_ready), settings.host, settings.ops_port, "--ops-port"
+        )
+        server = _grpc_server(settings, [calls])
+        await readiness.set(False)
+        _add_services(server, settings, classifier, readiness.servicer)
+        grpc_port = _listen(server, settings.host, settings.grpc_port)
+        await server.start()
+        stack.push_async_callback(server.stop, None)
+        http_port = await _open_http(
+            stack,
+            web.public_app(classifier, max_image_bytes=settings.max_image_bytes),
+            settings.host,
+            settings.http_port,
+            "--http-port",
+        )
+
+        model = await asyncio.to_thread(_load_model, settings)
+        metrics.model_loaded(
+            {"name": model.name, "version": model.version, "sha256": model.sha256},
+            model.providers_asked,
+            model.providers_got,
+        )
+        batcher = await stack.enter_async_context(
+            Batcher(
+                model.run,
+                max_run_images=settings.max_run_images,
+                max_queue_images=settings.max_queue_images,
+                observer=metrics,
+            )
+        )
+        classifier.open(model, batcher)
+        stack.push_async_callback(_finish_calls, server, calls, settings.drain_timeout_s)
+        await readiness.set(True)
+        stack.push_async_callback(_drain, readiness, settings.drain_delay_s)
+        yield Running(grpc_port, http_port, ops_port, model)
+
+
+async def until_signalled() -> None:
+    """Wait for SIGTERM or SIGINT; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def on_signal(signum: signal.Signals) -> None:
+        if stop.is_set():
+            log.warning("second signal (%s): exiting at once", signum.name)
+            os._exit(128 + signum)
+        log.info("%s: draining; a second signal exits at once", signum.name)
+        stop.set()
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, on_signal, signum)
+    await stop.wait()
+
+
+class _Readiness:
+    """Whether calls are welcome, told alike by gRPC health, `/readyz` and the metric."""
+
+    def __init__(self, servicer: health.aio.HealthServicer, metrics: Metrics):
+        self.servicer = servicer
+        self._metrics = metrics
+        self._ready = False
+
+    def is_ready(self) -> bool:
+        return self._ready
+
+    async def set(self, ready: bool) -> None:
+        self._ready = ready
+        self._metrics.serving(ready)
+        for name in HEALTH_NAMES:
+            await self.servicer.set(name, SERVING if ready else NOT_SERVING)
+
+
+def _load_model(settings: Settings) -> Model:
+    def make_session(model: bytes) -> Session:
+        return Session(model, device=settings.device, threads=settings.threads, max_run_images=settings.max_run_images)
+
+    return repository.load_newest(settings.models_dir, make_session)
+
+
+def _grpc_server(settings: Settings, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
+    """The transport; nothing else of the service knows which one it is."""
+    options = [
+        # Without it a second server on the same port would silently share the calls.
+        ("grpc.so_reuseport", 0),
+        # A backstop: below it, the interceptor refuses with an error that names the setting.
+        ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+    ]
+    return grpc.aio.server(interceptors=interceptors, options=options)
+
+
+def _add_services(
+    server: grpc.aio.Server, settings: Settings, classifier: Classifier, health_servicer: health.aio.HealthServicer
+) -> None:
+    limits = digits_pb2.Limits(
+        max_image_bytes=settings.max_image_bytes,
+        max_image_pixels=settings.max_image_pixels,
+        max_batch_images=settings.max_batch_images,
+        max_message_bytes=settings.max_message_bytes,
+    )
+    servicer = digits.DigitClassifier(classifier, limits=limits, stream_window_images=settings.stream_window_images)
+    digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection((digits.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
+    try:
+        return server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except RuntimeError:
+        raise PortUnavailable(_port_text(host, port, "--grpc-port")) from None
+
+
+async def _open_http(
+    stack: contextlib.AsyncExitStack, app: aiohttp_web.Application, host: str, port: int, flag: str
+) -> int:
+    runner = aiohttp_web.AppRunner(app, access_log=None)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        await aiohttp_web.TCPSite(runner, host, port).start()
+    except OSError:
+        raise PortUnavailable(_port_text(host, port, flag)) from None
+    actual: int = runner.addresses[0][1]
+    return actual
+
+
+def _port_text(host: str, port: int, flag: str) -> str:
+    return f"cannot listen on {host} port {port}: it is taken or not allowed; choose another with {flag}"
+
+
+async def _drain(readiness: _Readiness, delay_s: float) -> None:
+    await readiness.set(False)
+    await asyncio.sleep(delay_s)
+
+
+async def _finish_calls(server: grpc.aio.Server, calls: CallInterceptor, timeout_s: float) -> None:
+    """Take no more calls and let those in progress finish."""
+    stopping = asyncio.create_task(server.stop(timeout_s))
+    # stop() also waits for health watchers, who never leave by themselves.
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(calls.idle.wait(), timeout_s)
+    await server.stop(None)
+    await stopping

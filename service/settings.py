@@ -1,0 +1,185 @@
+"""Every setting of the server, once: name with its unit, default, check and help.
+
+A field of `Settings` is a flag (`--max-batch-images`) and an environment
+variable (`DIGITSERVE_MAX_BATCH_IMAGES`); a flag wins. This module knows
+nothing of what the settings are used for.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from service.errors import InvalidSetting
+
+# In a wheel the model lies beside this file; in a checkout, beside the package.
+_PACKAGE = Path(__file__).resolve().parent
+BUNDLED_MODELS = next((p for p in (_PACKAGE / "models", _PACKAGE.parent / "models") if p.is_dir()), Path("models"))
+
+MIB = 1024 * 1024
+
+Check = Callable[[Any], str | None]
+
+
+def between(low: float, high: float) -> Check:
+    """A check that a number lies between two bounds, both allowed."""
+
+    def check(value: float) -> str | None:
+        if low <= value <= high:
+            return None
+        return f"must be {low:g}" if low == high else f"must be between {low:.10g} and {high:.10g}"
+
+    return check
+
+
+def one_of(*choices: str) -> Check:
+    """A check that a text is one of a few."""
+
+    def check(value: str) -> str | None:
+        return None if value in choices else f"must be one of {', '.join(choices)}"
+
+    return check
+
+
+def not_empty(value: str) -> str | None:
+    """A check that a text is not empty."""
+    return None if value else "must not be empty"
+
+
+def _setting(default: Any, group: str, help: str, check: Check | None = None) -> Any:
+    return field(default=default, metadata={"group": group, "help": help, "check": check})
+
+
+PORT = between(0, 65535)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How the server runs; checked when made.
+
+    Raises:
+        InvalidSetting: A value is out of its range or contradicts another.
+    """
+
+    host: str = _setting("127.0.0.1", "addresses", "address to listen on; 0.0.0.0 for every interface", not_empty)
+    grpc_port: int = _setting(8001, "addresses", "gRPC port; 0 takes a free one", PORT)
+    http_port: int = _setting(8000, "addresses", "HTTP port of POST /v1/classify; 0 takes a free one", PORT)
+    ops_port: int = _setting(8002, "addresses", "port of /metrics, /livez and /readyz; 0 takes a free one", PORT)
+
+    transport: str = _setting(
+        "auto", "addresses", "gRPC implementation: grpcio, or auto for the fastest installed", one_of("auto", "grpcio")
+    )
+    workers: int = _setting(1, "addresses", "server processes; this release runs one", between(1, 1))
+
+    models_dir: Path = _setting(
+        BUNDLED_MODELS, "model", "folder with <name>/<version>/model.onnx; the newest is served"
+    )
+    device: str = _setting(
+        "auto",
+        "model",
+        "cpu, cuda, or auto: cuda where ONNX Runtime has it, else cpu; cuda refuses to start without one",
+        one_of("auto", "cpu", "cuda"),
+    )
+    threads: int = _setting(1, "model", "threads ONNX Runtime uses inside one run", between(1, 256))
+
+    max_run_images: int = _setting(32, "batching", "most images in one run of the model", between(1, 4096))
+    max_queue_images: int = _setting(
+        2048, "batching", "images that may wait; more are refused with RESOURCE_EXHAUSTED", between(1, 1_000_000)
+    )
+    decode_threads: int = _setting(2, "batching", "threads that read image files", between(1, 256))
+    stream_window_images: int = _setting(
+        64, "batching", "images of one ClassifyStream call that are worked on at the same time", between(1, 4096)
+    )
+
+    max_image_bytes: int = _setting(4 * MIB, "limits", "bytes of one image", between(784, 1 << 30))
+    max_image_pixels: int = _setting(16_000_000, "limits", "width times height of one image", between(784, 1 << 30))
+    max_batch_images: int = _setting(1024, "limits", "images in one ClassifyBatch call", between(1, 65536))
+    max_message_bytes: int = _setting(8 * MIB, "limits", "bytes of one request message", between(1024, 1 << 30))
+
+    drain_delay_s: float = _setting(
+        0.0,
+        "shutdown",
+        "seconds to keep serving, as NOT_SERVING, after SIGTERM; give balancers time to see it",
+        between(0, 3600),
+    )
+    drain_timeout_s: float = _setting(
+        20.0, "shutdown", "seconds that calls in progress get to finish after that", between(0, 3600)
+    )
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            check: Check | None = spec.metadata["check"]
+            value = getattr(self, spec.name)
+            if check and (problem := check(value)):
+                raise InvalidSetting(f"{_names(spec.name)}: {problem}, not {value!r}")
+        if self.max_batch_images > self.max_queue_images:
+            raise InvalidSetting(
+                f"{_names('max_batch_images')} is {self.max_batch_images}, more than "
+                f"{_names('max_queue_images')} of {self.max_queue_images}: a full batch could never be accepted"
+            )
+        if self.max_image_bytes >= self.max_message_bytes:
+            raise InvalidSetting(
+                f"{_names('max_image_bytes')} is {self.max_image_bytes}; it must be less than "
+                f"{_names('max_message_bytes')} of {self.max_message_bytes}: a message holds an image and its envelope"
+            )
+
+    @classmethod
+    def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+        """Add a flag for every setting; a flag that is not given stays unset."""
+        groups: dict[str, Any] = {}
+        for spec in fields(cls):
+            title = spec.metadata["group"]
+            group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
+            group.add_argument(
+                _flag(spec.name),
+                default=argparse.SUPPRESS,
+                metavar=spec.name.rsplit("_", 1)[-1].upper(),
+                help=f"{spec.metadata['help']} (default: {spec.default}; {_variable(spec.name)})",
+            )
+
+    @classmethod
+    def load(cls, flags: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
+        """Settings from flags, then environment variables, then defaults.
+
+        Args:
+            flags: Texts by field name, only of the flags that were given.
+            environ: Environment variables, such as `os.environ`.
+
+        Raises:
+            InvalidSetting: A value cannot be read or is out of range.
+        """
+        kinds = get_type_hints(cls)
+        values: dict[str, Any] = {}
+        for spec in fields(cls):
+            for source, text in ((_flag(spec.name), flags.get(spec.name)), _from(environ, spec.name)):
+                if text is not None:
+                    values[spec.name] = _parse(source, text, kinds[spec.name])
+                    break
+        return cls(**values)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _variable(name: str) -> str:
+    return "DIGITSERVE_" + name.upper()
+
+
+def _names(name: str) -> str:
+    return f"{_flag(name)} ({_variable(name)})"
+
+
+def _from(environ: Mapping[str, str], name: str) -> tuple[str, str | None]:
+    return _variable(name), environ.get(_variable(name))
+
+
+def _parse(source: str, text: str, kind: type) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = {int: "a whole number", float: "a number"}[kind]
+        raise InvalidSetting(f"{source}: must be {wanted}, not {text!r}") from None

@@ -1,0 +1,44 @@
+"""What several tests share: a real server process, digits to send it, and MNIST where it is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from service.client import Client
+from tests.mnist_files import find_mnist, small_digits
+from tests.server_process import ServerProcess
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ServerProcess]:
+    """One server process with default settings for all tests that leave it as it is."""
+    with ServerProcess() as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def client(server: ServerProcess) -> Iterator[Client]:
+    with Client(server.grpc_address) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """397 real handwritten digits of scikit-learn in MNIST's convention, (N, 28, 28), and their labels."""
+    return small_digits("t10k")
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Path:
+    """The folder with MNIST's files; a test that needs it is skipped where there is none."""
+    folder = find_mnist()
+    if folder is None:
+        pytest.skip("MNIST is not on this machine; set DIGITSERVE_DATA to the folder with its four files")
+    return folder

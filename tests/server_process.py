@@ -1,0 +1,84 @@
+"""The real `digitserve serve` as a process of its own, on free ports."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+COMMAND = Path(sys.executable).parent / "digitserve"
+START_LIMIT_S = 60
+
+
+class ServerProcess:
+    """A running server; leaving its context stops it with SIGTERM.
+
+    Attributes:
+        grpc_address: host:port of gRPC.
+        http_url: Of the HTTP port, without a path.
+        ops_url: Of the operations port, without a path.
+        welcome: What the command printed when it was ready.
+    """
+
+    def __init__(self, *flags: str, **environ: str):
+        """Start with these flags and environment variables and wait until it is ready."""
+        free_ports = ("--grpc-port", "0", "--http-port", "0", "--ops-port", "0")
+        self.process = subprocess.Popen(
+            [COMMAND, "serve", *free_ports, *flags],
+            env={**os.environ, **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if line.startswith("Classify a digit"):
+                lines.append(self.process.stdout.readline())
+                break
+        self.welcome = "".join(lines)
+        ports = re.search(r"gRPC +(\S+)\n +HTTP +(http://[^/]+)\S*\n +operations +(http://[^/]+)", self.welcome)
+        if not ports:
+            self.process.kill()
+            raise AssertionError(f"the server did not start: {self.welcome}{self.process.communicate()[1]}")
+        self.grpc_address, self.http_url, self.ops_url = ports.groups()
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(signum)
+
+    def stop(self) -> tuple[int, str]:
+        """Stop it with SIGTERM if it still runs; returns its exit code and what it wrote to stderr."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        _, stderr = self.process.communicate(timeout=START_LIMIT_S)
+        return self.process.returncode, stderr
+
+    def get(self, url: str) -> str:
+        """The body of a GET."""
+        with urllib.request.urlopen(url, timeout=10) as response:
+            body: bytes = response.read()
+        return body.decode()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a sample of /metrics; 0 for one that does not exist yet."""
+        families = text_string_to_metric_families(self.get(f"{self.ops_url}/metrics"))
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )

@@ -1,0 +1,220 @@
+"""The batching loop, with a model that is a few lines of numpy."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.batching import Batcher, Floats, Images, Run
+from service.errors import DeadlinePassed, NotReady, QueueFull
+
+
+class Record:
+    """An observer that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self.runs: list[int] = []
+        self.waits: list[float] = []
+
+    def queue_length(self, images: int) -> None:
+        self.lengths.append(images)
+
+    def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
+        self.runs.append(images)
+        self.waits += waits
+
+
+def numbered(*numbers: int) -> Images:
+    """Images whose every pixel is their number."""
+    return np.array(numbers, np.uint8).reshape(-1, 1, 1, 1) * np.ones((1, 1, 28, 28), np.uint8)
+
+
+def tell_number(images: Images) -> tuple[Floats, Floats]:
+    """A model that answers each image with its number."""
+    number = images[:, 0, 0, 0].astype(np.float32)
+    return np.repeat(number[:, None], 10, axis=1), number
+
+
+class Gate:
+    """A model that waits until it is let through, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+        self.seen: list[list[int]] = []
+
+    def __call__(self, images: Images) -> tuple[Floats, Floats]:
+        self.entered.set()
+        assert self.opened.wait(10)
+        self.seen.append(images[:, 0, 0, 0].tolist())
+        return tell_number(images)
+
+    async def wait_entered(self) -> None:
+        await asyncio.to_thread(self.entered.wait, 10)
+
+
+def make(run: Run, record: Record | None = None, max_run_images: int = 8, max_queue_images: int = 64) -> Batcher:
+    return Batcher(
+        run, max_run_images=max_run_images, max_queue_images=max_queue_images, observer=record or Record()
+    )
+
+
+async def settle() -> None:
+    """Let every task that can go on do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_lone_caller_is_answered_alone() -> None:
+    record = Record()
+    async with make(tell_number, record) as batcher:
+        outcome = await batcher.submit(numbered(7))
+    assert outcome.digit_scores.tolist() == [7]
+    assert outcome.probabilities.shape == (1, 10)
+    assert record.runs == [1]
+    assert outcome.queue_seconds >= 0 and outcome.model_seconds > 0
+
+
+async def test_what_waits_while_the_model_is_busy_runs_together() -> None:
+    gate, record = Gate(), Record()
+    async with make(gate, record) as batcher:
+        first = asyncio.create_task(batcher.submit(numbered(1)))
+        await gate.wait_entered()
+        others = [asyncio.create_task(batcher.submit(numbered(n))) for n in range(2, 8)]
+        await settle()
+        gate.opened.set()
+        answers = await asyncio.gather(first, *others)
+    assert [answer.digit_scores.tolist() for answer in answers] == [[n] for n in range(1, 8)]
+    assert gate.seen == [[1], [2, 3, 4, 5, 6, 7]]
+    assert record.runs == [1, 6]
+    assert len(record.waits) == 7
+
+
+async def test_a_large_group_is_run_in_parts_and_lets_single_images_in_between() -> None:
+    gate = Gate()
+    async with make(gate, max_run_images=4) as batcher:
+        blocker = asyncio.create_task(batcher.submit(numbered(0)))
+        await gate.wait_entered()
+        large = asyncio.create_task(batcher.submit(numbered(*range(10, 20))))
+        single = asyncio.create_task(batcher.submit(numbered(99)))
+        await settle()
+        gate.opened.set()
+        answers = await asyncio.gather(blocker, large, single)
+    assert answers[1].digit_scores.tolist() == list(range(10, 20))
+    assert gate.seen[1:] == [[10, 11, 12, 13], [99, 14, 15, 16], [17, 18, 19]]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    groups=st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=9), min_size=1, max_size=20),
+    max_run_images=st.integers(1, 12),
+)
+def test_every_caller_gets_its_own_answer(groups: list[list[int]], max_run_images: int) -> None:
+    async def scenario() -> None:
+        record = Record()
+        async with make(tell_number, record, max_run_images, max_queue_images=1000) as batcher:
+            answers = await asyncio.gather(*(batcher.submit(numbered(*group)) for group in groups))
+        assert [answer.digit_scores.tolist() for answer in answers] == groups
+        assert sum(record.runs) == sum(map(len, groups))
+        assert max(record.runs) <= max_run_images
+        assert record.lengths[-1] == 0
+
+    asyncio.run(scenario())
+
+
+async def test_a_full_queue_refuses_at_once_and_loses_nothing() -> None:
+    gate = Gate()
+    async with make(gate, max_queue_images=4) as batcher:
+        running = asyncio.create_task(batcher.submit(numbered(1)))
+        await gate.wait_entered()
+        waiting = asyncio.create_task(batcher.submit(numbered(2, 3, 4)))
+        await settle()
+        with pytest.raises(QueueFull, match=r"3 images are waiting and 2 more would exceed the limit of 4"):
+            await batcher.submit(numbered(5, 6))
+        fits = asyncio.create_task(batcher.submit(numbered(7)))
+        await settle()
+        gate.opened.set()
+        answers = await asyncio.gather(running, waiting, fits)
+    assert [answer.digit_scores.tolist() for answer in answers] == [[1], [2, 3, 4], [7]]
+
+
+async def test_what_expired_or_was_cancelled_while_waiting_is_never_run() -> None:
+    gate, record = Gate(), Record()
+    async with make(gate, record) as batcher:
+        running = asyncio.create_task(batcher.submit(numbered(1)))
+        await gate.wait_entered()
+        expired = asyncio.create_task(batcher.submit(numbered(2), deadline=time.monotonic()))
+        cancelled = asyncio.create_task(batcher.submit(numbered(3)))
+        alive = asyncio.create_task(batcher.submit(numbered(4), deadline=time.monotonic() + 60))
+        await settle()
+        cancelled.cancel()
+        await settle()
+        gate.opened.set()
+        await asyncio.gather(running, alive)
+        with pytest.raises(DeadlinePassed, match=r"the deadline passed after 0\.\d+ s in the queue"):
+            await expired
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+    assert gate.seen == [[1], [4]]
+    assert record.lengths[-1] == 0
+
+
+async def test_a_group_cancelled_between_its_parts_leaves_the_queue() -> None:
+    gate, record = Gate(), Record()
+    async with make(gate, record, max_run_images=2) as batcher:
+        large = asyncio.create_task(batcher.submit(numbered(1, 2, 3, 4, 5)))
+        await gate.wait_entered()
+        large.cancel()
+        await settle()
+        gate.opened.set()
+        assert (await batcher.submit(numbered(9))).digit_scores.tolist() == [9]
+    assert gate.seen == [[1, 2], [9]]
+    assert record.lengths[-1] == 0
+
+
+def fail(images: Images) -> tuple[Floats, Floats]:
+    if 13 in images[:, 0, 0, 0]:
+        raise RuntimeError("the model tripped")
+    return tell_number(images)
+
+
+def lose_an_image(images: Images) -> tuple[Floats, Floats]:
+    probabilities, scores = tell_number(images)
+    return (probabilities[:-1], scores[:-1]) if 13 in images[:, 0, 0, 0] else (probabilities, scores)
+
+
+@pytest.mark.parametrize(("run", "text"), [(fail, "the model tripped"), (lose_an_image, "answered 1 of 2 images")])
+async def test_a_failed_run_fails_its_own_groups_only(run: Callable[..., tuple[Floats, Floats]], text: str) -> None:
+    record = Record()
+    async with make(run, record, max_run_images=2) as batcher:
+        bad = asyncio.create_task(batcher.submit(numbered(12, 13, 14)))
+        good = asyncio.create_task(batcher.submit(numbered(1, 2)))
+        with pytest.raises((RuntimeError, ValueError), match=text):
+            await bad
+        assert (await good).digit_scores.tolist() == [1, 2]
+        assert (await batcher.submit(numbered(3))).digit_scores.tolist() == [3]
+    assert record.lengths[-1] == 0
+
+
+async def test_closing_answers_what_was_accepted_and_refuses_the_rest() -> None:
+    gate = Gate()
+    batcher = make(gate, max_run_images=1)
+    batcher.start()
+    accepted = [asyncio.create_task(batcher.submit(numbered(n))) for n in range(3)]
+    await gate.wait_entered()
+    closing = asyncio.create_task(batcher.close())
+    await settle()
+    with pytest.raises(NotReady, match="shutting down"):
+        await batcher.submit(numbered(9))
+    gate.opened.set()
+    answers = await asyncio.gather(*accepted)
+    await closing
+    assert [answer.digit_scores.tolist() for answer in answers] == [[0], [1], [2]]

@@ -1,0 +1,168 @@
+"""Pictures of all kinds become what the network was taught to see, or a clear refusal."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from service import images
+from service.errors import InvalidImage
+from service.images import ImageReader, follows_convention, normalise
+from tests.mnist_files import read_images
+from tests.pictures import Pixels, encode, on_paper
+
+READER = ImageReader(max_bytes=1 << 20, max_pixels=1_000_000)
+LOSSLESS = ["PNG", "BMP", "GIF", "TIFF"]
+
+
+@pytest.fixture(scope="module")
+def seven(digits: tuple[Pixels, Pixels]) -> Pixels:
+    """A seven in MNIST's convention."""
+    images_, labels = digits
+    found: Pixels = images_[labels == 7][0]
+    return found
+
+
+def difference(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """Mean absolute difference of two pictures, in grey levels."""
+    return float(np.abs(one.astype(float) - other.astype(float)).mean())
+
+
+@pytest.mark.parametrize("format", LOSSLESS)
+def test_a_picture_in_the_convention_passes_bit_for_bit(digits: tuple[Pixels, Pixels], format: str) -> None:
+    for digit in digits[0][:50]:
+        assert np.array_equal(READER.read(encode(digit, format)), digit)
+
+
+@pytest.mark.parametrize("part", ["train", "t10k"])
+def test_every_mnist_image_passes_bit_for_bit(mnist: Path, part: str) -> None:
+    assert all(follows_convention(image) for image in read_images(mnist, part))
+
+
+@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 255), (230, 60), (40, 210), (128, 255), (140, 20)])
+def test_either_polarity_and_any_contrast(seven: Pixels, paper: int, ink: int) -> None:
+    assert difference(READER.read(encode(on_paper(seven, paper=paper, ink=ink))), seven) < 12
+
+
+@pytest.mark.parametrize("scale", [1, 2, 5, 20])
+def test_any_size(seven: Pixels, scale: int) -> None:
+    assert difference(READER.read(encode(on_paper(seven, scale=scale))), seven) < 12
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I"])
+def test_every_mode(seven: Pixels, mode: str) -> None:
+    page = on_paper(seven)
+    if mode.startswith("I"):
+        page = Image.fromarray(np.asarray(page).astype(np.uint16) * 257).convert(mode)
+    else:
+        page = page.convert(mode)
+    format = "TIFF" if mode in ("CMYK", "YCbCr", "I") else "PNG"
+    assert difference(READER.read(encode(page, format)), seven) < 14
+
+
+@pytest.mark.parametrize("format", ["JPEG", "WEBP"])
+def test_lossy_formats(seven: Pixels, format: str) -> None:
+    assert difference(READER.read(encode(on_paper(seven), format)), seven) < 12
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+def test_a_transparent_canvas_is_laid_on_paper_the_ink_stands_out_from(seven: Pixels, ink: int) -> None:
+    drawing = np.full((28, 28, 4), ink, np.uint8)
+    drawing[..., 3] = seven
+    assert difference(READER.read(encode(drawing)), seven) < 12
+
+
+def test_exif_orientation_is_followed(seven: Pixels) -> None:
+    turned = on_paper(seven).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    assert difference(READER.read(encode(turned, "JPEG", exif=exif)), seven) < 12
+
+
+def test_the_first_frame_of_an_animation_counts(seven: Pixels) -> None:
+    blank = Image.new("L", (28, 28))
+    movie = encode(Image.fromarray(seven), "GIF", save_all=True, append_images=[blank, blank])
+    assert difference(READER.read(movie), seven) < 12
+
+
+def test_the_result_is_in_the_convention(digits: tuple[Pixels, Pixels]) -> None:
+    for digit in digits[0][:50]:
+        seen = READER.read(encode(on_paper(digit, scale=7)))
+        assert seen.shape == (28, 28) and seen.dtype == np.uint8
+        assert seen.max() == 255
+        rows, columns = np.nonzero(seen)
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
+        assert all(13.4 < centre < 14.6 for centre in images._centre_of_mass(seen))
+
+
+@pytest.mark.parametrize("grey", [0, 90, 255])
+def test_a_picture_without_ink_is_blank(grey: int) -> None:
+    assert READER.read(encode(np.full((50, 40), grey, np.uint8))).max() == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_any_grey_picture_gives_28_by_28(data: st.DataObject) -> None:
+    height, width = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    grey = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
+    seen = normalise(grey)
+    assert seen.shape == (28, 28) and seen.dtype == np.uint8
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds no pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "the image is empty: 0 bytes"),
+        (b"GET / HTTP/1.1\r\n\r\n", "the 18 bytes are no image the server can read; it reads PNG, JPEG, WEBP"),
+        (b"%PDF-1.7\n%%EOF", "no image the server can read"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "no image the server can read"),
+        (b"\x00" * (1 << 20) + b"\x00", "the image has 1048577 bytes, the limit is 1048576 (--max-image-bytes)"),
+        (png_header(2000, 1000), "2000 x 1000 = 2000000 pixels, the limit is 1000000 (--max-image-pixels)"),
+        (png_header(65535, 65535), "far more pixels than the limit of 1000000 (--max-image-pixels)"),
+        (png_header(28, 28), "damaged or incomplete"),
+    ],
+)
+def test_what_is_no_acceptable_image_is_refused_with_the_reason(data: bytes, text: str) -> None:
+    with pytest.raises(InvalidImage) as error:
+        READER.read(data)
+    assert text in str(error.value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(position=st.integers(0, 10_000), value=st.integers(0, 255), keep=st.floats(0, 1))
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(
+    format: str, position: int, value: int, keep: float
+) -> None:
+    data = bytearray(encode(Image.radial_gradient("L").resize((40, 40)), format))
+    data[position % len(data)] = value
+    try:
+        seen = READER.read(bytes(data[: max(1, round(len(data) * keep))]))
+    except InvalidImage as error:
+        assert "Traceback" not in str(error) and "PIL" not in str(error)
+    else:
+        assert seen.shape == (28, 28)
+
+
+def test_pillow_may_not_open_other_formats() -> None:
+    file = io.BytesIO()
+    Image.new("L", (28, 28)).save(file, "PPM")
+    with pytest.raises(InvalidImage, match="no image the server can read"):
+        READER.read(file.getvalue())

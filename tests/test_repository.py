@@ -1,0 +1,92 @@
+"""Finding the newest model file and reading the facts about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from service import repository
+from service.errors import ModelUnusable
+from service.repository import load_newest
+
+FACTS = {"network": "one layer", "accuracy": "0.995", "trained_on": "digits", "reject_threshold": "3.5"}
+
+
+class FakeSession:
+    """A session that only knows its facts."""
+
+    def __init__(self, metadata: Mapping[str, str]):
+        self.metadata = metadata
+        self.providers_asked = ["A", "B"]
+        self.providers_got = ["B"]
+
+    def run(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        return np.zeros((len(images), 10), np.float32), np.zeros(len(images), np.float32)
+
+
+def opener(facts: Mapping[str, str] = FACTS) -> Callable[[bytes], FakeSession]:
+    return lambda data: FakeSession(facts)
+
+
+def put(models: Path, version: str, data: bytes = b"model") -> None:
+    folder = models / "digits" / version
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(data)
+
+
+def test_the_highest_version_number_is_served(tmp_path: Path) -> None:
+    for version in ("2", "10", "9", "latest", "11-draft"):
+        put(tmp_path, version, version.encode())
+    (tmp_path / "digits" / "12").mkdir()  # still without its file
+    model = load_newest(tmp_path, opener())
+    assert model.version == "10"
+    assert model.sha256 == hashlib.sha256(b"10").hexdigest()
+
+
+def test_the_facts_are_those_of_the_file(tmp_path: Path) -> None:
+    put(tmp_path, "1")
+    model = load_newest(tmp_path, opener())
+    assert (model.name, model.network, model.accuracy) == ("digits", "one layer", 0.995)
+    assert (model.trained_on, model.reject_threshold) == ("digits", 3.5)
+    assert (model.providers_asked, model.providers_got) == (["A", "B"], ["B"])
+
+
+def test_no_model_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnusable) as error:
+        load_newest(tmp_path, opener())
+    assert f"{tmp_path}/digits/<version>/model.onnx does not exist" in str(error.value)
+    assert "--models-dir" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({}, "its metadata lack 'network'"),
+        (FACTS | {"accuracy": "good"}, "its metadata say accuracy='good'; expected a finite number"),
+        (FACTS | {"reject_threshold": "nan"}, "its metadata say reject_threshold='nan'"),
+    ],
+)
+def test_missing_or_wrong_facts_are_named(tmp_path: Path, facts: Mapping[str, str], text: str) -> None:
+    put(tmp_path, "1")
+    with pytest.raises(ModelUnusable) as error:
+        load_newest(tmp_path, opener(facts))
+    assert text in str(error.value)
+    assert str(tmp_path / "digits/1/model.onnx") in str(error.value)
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "digits" / "1" / "model.onnx").mkdir(parents=True)
+    with pytest.raises(ModelUnusable, match="cannot read"):
+        load_newest(tmp_path, opener())
+
+
+def test_a_file_too_large_to_be_a_model_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "1", b"12345")
+    monkeypatch.setattr(repository, "LARGEST_FILE_BYTES", 4)
+    with pytest.raises(ModelUnusable, match="has 5 bytes; at most 4 are read"):
+        load_newest(tmp_path, opener())

@@ -1,0 +1,59 @@
+"""Settings: flags, environment, defaults, checks, help."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from service.errors import InvalidSetting
+from service.settings import BUNDLED_MODELS, Settings
+
+
+def test_defaults_listen_on_this_machine_only() -> None:
+    settings = Settings.load({}, {})
+    assert settings.host == "127.0.0.1"
+    assert (settings.http_port, settings.grpc_port, settings.ops_port) == (8000, 8001, 8002)
+    assert settings.models_dir == BUNDLED_MODELS
+
+
+def test_a_flag_wins_over_its_variable_and_the_variable_over_the_default() -> None:
+    environ = {"DIGITSERVE_GRPC_PORT": "9001", "DIGITSERVE_DRAIN_DELAY_S": "2.5", "DIGITSERVE_MODELS_DIR": "/models"}
+    settings = Settings.load({"grpc_port": "9100"}, environ)
+    assert settings.grpc_port == 9100
+    assert settings.drain_delay_s == 2.5
+    assert settings.models_dir == Path("/models")
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "text"),
+    [
+        ({"grpc_port": "eighty"}, {}, "--grpc-port: must be a whole number, not 'eighty'"),
+        ({}, {"DIGITSERVE_GRPC_PORT": "x"}, "DIGITSERVE_GRPC_PORT: must be a whole number, not 'x'"),
+        ({"drain_delay_s": "soon"}, {}, "--drain-delay-s: must be a number, not 'soon'"),
+        ({"drain_delay_s": "nan"}, {}, "--drain-delay-s (DIGITSERVE_DRAIN_DELAY_S): must be between 0 and 3600, not nan"),
+        ({"grpc_port": "65536"}, {}, "--grpc-port (DIGITSERVE_GRPC_PORT): must be between 0 and 65535, not 65536"),
+        ({"device": "tpu"}, {}, "--device (DIGITSERVE_DEVICE): must be one of auto, cpu, cuda, not 'tpu'"),
+        ({"host": ""}, {}, "--host (DIGITSERVE_HOST): must not be empty, not ''"),
+        ({"workers": "2"}, {}, "--workers (DIGITSERVE_WORKERS): must be 1, not 2"),
+        ({"max_batch_images": "4096"}, {}, "a full batch could never be accepted"),
+        ({"max_message_bytes": "1048576"}, {}, "a message holds an image and its envelope"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_would_be_right(
+    flags: dict[str, str], environ: dict[str, str], text: str
+) -> None:
+    with pytest.raises(InvalidSetting) as error:
+        Settings.load(flags, environ)
+    assert text in str(error.value)
+
+
+def test_help_names_every_flag_its_default_and_its_variable() -> None:
+    parser = argparse.ArgumentParser()
+    Settings.add_flags(parser)
+    text = " ".join(parser.format_help().split())
+    for field in dataclasses.fields(Settings):
+        assert f"--{field.name.replace('_', '-')} " in text
+        assert f"default: {field.default}; DIGITSERVE_{field.name.upper()})" in text
