@@ -248,7 +248,7 @@ def _finish(
     facts = Facts(
         **dataclasses.asdict(options),
         chosen_epoch=best["epoch"],
-        torch=torch.__version__,
+        torch=str(torch.__version__),  # a class of its own, which weights_only refuses to load
         commit=current_commit(),
         trained_on=f"{name}, {len(data.labels) - len(labels):,} of {len(data.labels):,} images",
         training_data_sha256=data.sha256,
