@@ -49,7 +49,8 @@ def _train(options: argparse.Namespace) -> int:
         checkpoint = train(data, settings, options.out, resume=options.resume)
     except KeyboardInterrupt:
         if (options.out / "training.pt").exists():
-            print(f"\nstopped; the best epoch so far is {options.out / 'checkpoint.pt'}; to go on: the same command with --resume")
+            print(f"\nstopped; the best epoch so far is in {options.out / 'checkpoint.pt'}")
+            print("to go on: the same command with --resume")
         else:
             print("\nstopped before the first epoch ended; nothing was written")
         return 130
@@ -123,7 +124,9 @@ def _add_train(steps: Steps) -> None:
     )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_HELP, default=argparse.SUPPRESS)
     parser.set_defaults(data_dir=None, step=_train)
-    parser.add_argument("--out", type=Path, metavar="DIR", default=BUILD, help="folder for checkpoint.pt and training.pt")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", default=BUILD, help="folder for checkpoint.pt and training.pt"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with DIR/training.pt of an interrupted training")
     parser.add_argument("--epochs", type=_positive, default=defaults.epochs, help="times through the training images")
     parser.add_argument("--batch-size", type=_positive, default=defaults.batch_size, help="images a step, at least 2")
@@ -141,7 +144,9 @@ def _add_export(steps: Steps) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.set_defaults(step=_export)
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", default=BUILD / "checkpoint.pt", help="what train wrote")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", default=BUILD / "checkpoint.pt", help="what train wrote"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", default=BUILD / "model.onnx", help="the file to write")
 
 
@@ -155,9 +160,13 @@ def _add_verify(steps: Steps) -> None:
     )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_HELP, default=argparse.SUPPRESS)
     parser.set_defaults(data_dir=None, step=_verify)
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", default=BUILD / "checkpoint.pt", help="what train wrote")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", default=BUILD / "checkpoint.pt", help="what train wrote"
+    )
     parser.add_argument("--model", type=Path, metavar="FILE", default=BUILD / "model.onnx", help="what export wrote")
-    parser.add_argument("--floor", type=_share, default=ACCURACY_FLOOR, help="least accuracy on the test images, 0 to 1")
+    parser.add_argument(
+        "--floor", type=_share, default=ACCURACY_FLOOR, help="least accuracy on the test images, 0 to 1"
+    )
     parser.add_argument("--models-dir", type=Path, metavar="MODELS", default=MODELS, help="where to publish")
     parser.add_argument("--check-only", action="store_true", help="publish nothing")
 

@@ -67,7 +67,7 @@ def elastic_field(count: int, size: int, generator: torch.Generator) -> torch.Te
 
 
 def gaussian_matrix(size: int, sigma: float) -> torch.Tensor:
-    """Return the float32 [size, size] matrix that smooths a column of pixels; cut off at the borders, as zeros outside."""
+    """Return the float32 [size, size] matrix that smooths a column of pixels, with zeros outside its borders."""
     position = torch.arange(size, dtype=torch.float32)
     distance = position[:, None] - position[None, :]
     return torch.exp(-(distance**2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))

@@ -97,7 +97,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def to_bytes(content: dict[str, Any]) -> bytes:
-    """Serialise tensors and plain values with torch.save; in memory, because a file's name would end up in the bytes."""
+    """Serialise tensors and plain values with torch.save; in memory, since a file's name would get into the bytes."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
@@ -114,7 +114,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"there is no file {path}; `python -m model_export train` makes one") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-        raise CheckpointError(f"{path} cannot be read as a checkpoint; `python -m model_export train` makes one") from None
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint; `python -m model_export train` makes one"
+        ) from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a checkpoint of `train`")
     return content

@@ -134,7 +134,9 @@ def _read(path: Path) -> bytes:
 def _check_content(file_name: str, content: bytes, expected: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
-        raise DataError(f"{file_name} is not MNIST's: the sha256 of its uncompressed content is {found}, not {expected}")
+        raise DataError(
+            f"{file_name} is not MNIST's: the sha256 of its uncompressed content is {found}, not {expected}"
+        )
 
 
 def parse_images(content: bytes, file_name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -9,7 +9,7 @@ of torch or the machine, and no stack trace or path of this machine is in the fi
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -73,7 +73,7 @@ class Graph:
         self._constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def node(self, kind: str, inputs: list[str], name: str, output: str | None = None, **attributes: object) -> str:
+    def node(self, kind: str, inputs: list[str], name: str, output: str | None = None, **attributes: Any) -> str:
         """Add a node and return the name of its output, which is the node's unless told otherwise."""
         self._nodes.append(helper.make_node(kind, inputs, [output or name], name=name, **attributes))
         return output or name
@@ -100,7 +100,9 @@ def add_layer(graph: Graph, layer: nn.Module, value: str) -> str:
         name = graph.numbered("conv")
         inputs = [value, *_parameters(graph, name, layer)]
         padding, strides = _pair(layer.padding), _pair(layer.stride)
-        return graph.node("Conv", inputs, name, kernel_shape=_pair(layer.kernel_size), pads=padding * 2, strides=strides)
+        return graph.node(
+            "Conv", inputs, name, kernel_shape=_pair(layer.kernel_size), pads=padding * 2, strides=strides
+        )
     if isinstance(layer, nn.Linear):
         name = graph.numbered("fc")
         return graph.node("Gemm", [value, *_parameters(graph, name, layer)], name, transB=1)

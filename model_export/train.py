@@ -151,7 +151,7 @@ def _start(options: TrainingOptions, device: torch.device) -> Progress:
 
 
 def _announce(options: TrainingOptions, progress: Progress, part: Part) -> None:
-    """Time a few steps on a copy of the network, which leaves the training as it was, and say how long all will take."""
+    """Time a few steps on a copy of the network, to leave the training as it was, and say how long all will take."""
     network = copy.deepcopy(progress.network)
     generator = torch.Generator().manual_seed(options.seed)
     steps = math.ceil(len(part[1]) / options.batch_size)
@@ -203,13 +203,14 @@ def _run_epoch(progress: Progress, options: TrainingOptions, train_part: Part, v
 
 def _batches(part: Part, batch_size: int, generator: torch.Generator) -> Iterator[Part]:
     images, labels = part
-    for chosen in torch.randperm(len(labels), generator=generator).to(labels.device).split(batch_size):
+    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    for chosen in torch.split(order, batch_size):
         yield images[chosen], labels[chosen]
 
 
 @torch.no_grad()
 def _update_average(average: nn.Sequential, network: nn.Sequential, step: int) -> None:
-    """Move the average a little towards the network, weights and running statistics alike; faster in the first steps."""
+    """Move the average a little towards the network, running statistics included; faster in the first steps."""
     share = 1 - min(AVERAGE_DECAY, (1 + step) / (10 + step))
     now = network.state_dict()
     for name, value in average.state_dict().items():
@@ -233,7 +234,7 @@ def _keep_if_best(progress: Progress, validation_part: Part) -> float:
 @torch.inference_mode()
 def predict(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Return the logits, float32 [N, 10] on the CPU, of uint8 images [N, 28, 28]."""
-    return torch.cat([network(to_input(batch)).cpu() for batch in images.split(EVALUATION_BATCH)]).clone()
+    return torch.cat([network(to_input(batch)).cpu() for batch in torch.split(images, EVALUATION_BATCH)]).clone()
 
 
 def _finish(

@@ -70,7 +70,9 @@ class Verification:
         return "\n".join(lines)
 
 
-def verify(checkpoint: Checkpoint, model: bytes, test: LabelledImages, *, floor: float = ACCURACY_FLOOR) -> Verification:
+def verify(
+    checkpoint: Checkpoint, model: bytes, test: LabelledImages, *, floor: float = ACCURACY_FLOOR
+) -> Verification:
     """Compare the ONNX file with its checkpoint on the test images, at each batch size, and measure the accuracy.
 
     Args:
@@ -131,8 +133,8 @@ def run_torch(
     images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
     batch_size: int,
 ) -> Outputs:
-    """Return the probabilities, float32 [N, 10], and scores, float32 [N], that PyTorch gives uint8 images [N, 28, 28]."""
-    logits = torch.cat([network(to_input(batch)) for batch in torch.tensor(images).split(batch_size)])
+    """Return PyTorch's probabilities, float32 [N, 10], and scores, float32 [N], of uint8 images [N, 28, 28]."""
+    logits = torch.cat([network(to_input(batch)) for batch in torch.split(torch.tensor(images), batch_size)])
     return torch.softmax(logits / temperature, dim=1).numpy(), digit_score(logits).numpy()
 
 
@@ -170,7 +172,10 @@ def _refuse_if_out_of_bounds(result: Verification, floor: float) -> None:
             )
         if not parity.score_difference <= MAX_SCORE_DIFFERENCE:
             raise RefusedError(
-                f"{where} differ by {parity.score_difference:.1e} in a digit_score, more than {MAX_SCORE_DIFFERENCE:.0e}"
+                f"{where} differ by {parity.score_difference:.1e} in a digit_score, "
+                f"more than {MAX_SCORE_DIFFERENCE:.0e}"
             )
     if result.accuracy < floor:
-        raise RefusedError(f"accuracy {result.accuracy:.2%} on {result.images:,} test images is below the floor {floor:.2%}")
+        raise RefusedError(
+            f"accuracy {result.accuracy:.2%} on {result.images:,} test images is below the floor {floor:.2%}"
+        )

@@ -1,0 +1,1 @@
+"""The contracts, and the Python code generated from them."""

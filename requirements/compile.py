@@ -29,7 +29,18 @@ def main() -> None:
     """Write each set of pins."""
     for name, options in SETS.items():
         output = f"requirements/{name}"
-        command = [sys.executable, "-m", "piptools", "compile", *COMMON, *NO_ADDRESSES, *options, "-o", output, "pyproject.toml"]
+        command = [
+            sys.executable,
+            "-m",
+            "piptools",
+            "compile",
+            *COMMON,
+            *NO_ADDRESSES,
+            *options,
+            "-o",
+            output,
+            "pyproject.toml",
+        ]
         subprocess.run(command, cwd=ROOT, check=True)
         pins = CUDA_ONLY.sub("", (ROOT / output).read_text())
         (ROOT / output).write_text(LOCAL_BUILD.sub("", pins))

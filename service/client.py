@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -40,7 +40,7 @@ __all__ = ["AsyncClient", "ClassifyError", "Client", "ImageLike", "ModelInfo", "
 class Client:
     """Blocking client; a context manager. Safe to use from several threads."""
 
-    def __init__(self, address: str = "127.0.0.1:8001", *, timeout_s: float = 10.0, max_attempts: int = 4):
+    def __init__(self, address: str = "127.0.0.1:8001", *, timeout_s: float = 10.0, max_attempts: int = 5):
         """Connect when first used.
 
         Args:
@@ -83,7 +83,7 @@ class Client:
         with _call_errors():
             return results(self._stub.ClassifyBatch(batch_request(images), timeout=self._timeout_s))
 
-    def classify_stream(self, images: Iterable[ImageLike]) -> Iterator[Result]:
+    def classify_stream(self, images: Iterable[ImageLike]) -> Generator[Result]:
         """Classify any number of images, in order, many at a time in flight.
 
         Raises:
@@ -123,7 +123,7 @@ class Client:
 class AsyncClient:
     """The same as `Client`, for asyncio."""
 
-    def __init__(self, address: str = "127.0.0.1:8001", *, timeout_s: float = 10.0, max_attempts: int = 4):
+    def __init__(self, address: str = "127.0.0.1:8001", *, timeout_s: float = 10.0, max_attempts: int = 5):
         """Connect when first used; the arguments are those of `Client`."""
         self._channel = grpc.aio.insecure_channel(address, options=_channel_options(max_attempts))
         self._stub = digits_pb2_grpc.DigitClassifierStub(self._channel)
@@ -149,7 +149,7 @@ class AsyncClient:
         with _call_errors():
             return results(await self._stub.ClassifyBatch(batch_request(images), timeout=self._timeout_s))
 
-    async def classify_stream(self, images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> AsyncIterator[Result]:
+    async def classify_stream(self, images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> AsyncGenerator[Result]:
         """As `Client.classify_stream`."""
         failures: list[Exception] = []
 
@@ -184,8 +184,8 @@ def _channel_options(max_attempts: int) -> list[tuple[str, Any]]:
         method |= {
             "retryPolicy": {
                 "maxAttempts": max_attempts,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "1s",
+                "initialBackoff": "0.2s",
+                "maxBackoff": "2s",
                 "backoffMultiplier": 2,
                 "retryableStatusCodes": ["UNAVAILABLE"],
             }
@@ -193,11 +193,14 @@ def _channel_options(max_attempts: int) -> list[tuple[str, Any]]:
     config = {
         "loadBalancingConfig": [{"round_robin": {}}],
         "methodConfig": [method],
-        # Retries stop when more than about one call in ten needs them (gRFC A6).
-        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+        # After fifty failures, retries stop until ten calls have succeeded for each further one (gRFC A6).
+        "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
     }
     return [
         ("grpc.service_config", json.dumps(config)),
+        # gRPC's own second, then more, would let every attempt find the same broken connection.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2000),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
     ]

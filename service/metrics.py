@@ -32,7 +32,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # Twice as many series otherwise, each with a time that nobody asks for.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         call = ("grpc_type", "grpc_service", "grpc_method")

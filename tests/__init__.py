@@ -1,0 +1,1 @@
+"""The test suite; the README says how to run it."""

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
 COMMAND = Path(sys.executable).parent / "digitserve"
 START_LIMIT_S = 60
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when a condition holds, which the server brings about a moment after its caller is gone."""
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("what was waited for did not happen")
 
 
 class ServerProcess:
@@ -26,12 +36,11 @@ class ServerProcess:
         welcome: What the command printed when it was ready.
     """
 
-    def __init__(self, *flags: str, **environ: str):
-        """Start with these flags and environment variables and wait until it is ready."""
+    def __init__(self, *flags: str, command: Path = COMMAND):
+        """Start with these flags and wait until it is ready."""
         free_ports = ("--grpc-port", "0", "--http-port", "0", "--ops-port", "0")
         self.process = subprocess.Popen(
-            [COMMAND, "serve", *free_ports, *flags],
-            env={**os.environ, **environ},
+            [command, "serve", *free_ports, *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -56,14 +65,14 @@ class ServerProcess:
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
-    def signal(self, signum: signal.Signals) -> None:
+    def send(self, signum: signal.Signals) -> None:
         """Send it a signal."""
         self.process.send_signal(signum)
 
-    def stop(self) -> tuple[int, str]:
-        """Stop it with SIGTERM if it still runs; returns its exit code and what it wrote to stderr."""
+    def stop(self, signum: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        """Stop it with a signal if it still runs; returns its exit code and what it wrote to stderr."""
         if self.process.poll() is None:
-            self.signal(signal.SIGTERM)
+            self.send(signum)
         _, stderr = self.process.communicate(timeout=START_LIMIT_S)
         return self.process.returncode, stderr
 
@@ -73,7 +82,7 @@ class ServerProcess:
             body: bytes = response.read()
         return body.decode()
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, /, **labels: str) -> float:
         """The value of a sample of /metrics; 0 for one that does not exist yet."""
         families = text_string_to_metric_families(self.get(f"{self.ops_url}/metrics"))
         return sum(

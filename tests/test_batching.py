@@ -62,9 +62,7 @@ class Gate:
 
 
 def make(run: Run, record: Record | None = None, max_run_images: int = 8, max_queue_images: int = 64) -> Batcher:
-    return Batcher(
-        run, max_run_images=max_run_images, max_queue_images=max_queue_images, observer=record or Record()
-    )
+    return Batcher(run, max_run_images=max_run_images, max_queue_images=max_queue_images, observer=record or Record())
 
 
 async def settle() -> None:

@@ -89,7 +89,7 @@ def test_a_gpu_that_is_offered_but_not_taken_is_refused(monkeypatch: pytest.Monk
         (b"not a model", "ONNX Runtime cannot load the model"),
         (RELEASED[:1000], "ONNX Runtime cannot load the model"),
         (model_of(input_type=TensorProto.FLOAT), "tensor(float)"),
-        (model_of(input_shape=("N", 28, 28)), "[28, 28]"),
+        (model_of(input_shape=("N", 28, 28)), "['N', 28, 28]"),
         (model_of(input_shape=(4, 1, 28, 28)), "[4, 1, 28, 28]"),
         (model_of(score="certainty"), "certainty"),
     ],

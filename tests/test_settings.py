@@ -33,7 +33,11 @@ def test_a_flag_wins_over_its_variable_and_the_variable_over_the_default() -> No
         ({"grpc_port": "eighty"}, {}, "--grpc-port: must be a whole number, not 'eighty'"),
         ({}, {"DIGITSERVE_GRPC_PORT": "x"}, "DIGITSERVE_GRPC_PORT: must be a whole number, not 'x'"),
         ({"drain_delay_s": "soon"}, {}, "--drain-delay-s: must be a number, not 'soon'"),
-        ({"drain_delay_s": "nan"}, {}, "--drain-delay-s (DIGITSERVE_DRAIN_DELAY_S): must be between 0 and 3600, not nan"),
+        (
+            {"drain_delay_s": "nan"},
+            {},
+            "--drain-delay-s (DIGITSERVE_DRAIN_DELAY_S): must be between 0 and 3600, not nan",
+        ),
         ({"grpc_port": "65536"}, {}, "--grpc-port (DIGITSERVE_GRPC_PORT): must be between 0 and 65535, not 65536"),
         ({"device": "tpu"}, {}, "--device (DIGITSERVE_DEVICE): must be one of auto, cpu, cuda, not 'tpu'"),
         ({"host": ""}, {}, "--host (DIGITSERVE_HOST): must not be empty, not ''"),

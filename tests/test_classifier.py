@@ -1,0 +1,182 @@
+"""Images in, predictions or typed errors out; with the released model, and with models made for a case."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+import pytest
+
+from service.batching import Batcher, Floats, Images, Run
+from service.classifier import Answer, Classifier, Format, Prediction
+from service.errors import DeadlinePassed, InvalidImage, InvalidRequest, NotReady, QueueFull
+from service.images import ImageReader
+from service.repository import Model
+from tests.pictures import Pixels, encode, on_paper
+
+
+class Quiet:
+    """An observer that counts what it is told."""
+
+    def __init__(self) -> None:
+        self.decoded = 0
+        self.predictions: list[tuple[int, str]] = []
+
+    def queue_length(self, images: int) -> None:
+        pass
+
+    def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
+        pass
+
+    def image_decoded(self, seconds: float) -> None:
+        self.decoded += 1
+
+    def predicted(self, digit: int, rejection_reason: str) -> None:
+        self.predictions.append((digit, rejection_reason))
+
+
+def count_ink(images: Images) -> tuple[Floats, Floats]:
+    """A model that reads the digit off the first pixel, its confidence in percent and its score off the next two."""
+    probabilities = np.full((len(images), 10), 0.0, np.float32)
+    pixels = images[:, 0, 0].astype(np.float32)
+    confidence = pixels[:, 1] / 100
+    probabilities += ((1 - confidence) / 9)[:, None]
+    probabilities[np.arange(len(images)), images[:, 0, 0, 0]] = confidence
+    return probabilities, pixels[:, 2]
+
+
+def raw(digit: int, confidence: int = 90, score: int = 9, brightest: int = 255) -> bytes:
+    """A RAW_28X28 image for `count_ink`."""
+    return bytes([digit, confidence, score, brightest]) + bytes(780)
+
+
+@contextlib.asynccontextmanager
+async def classifying(run: Run = count_ink, observer: Quiet | None = None, **limits: int) -> AsyncIterator[Classifier]:
+    observer = observer or Quiet()
+    model = Model("digits", "7", "", "", 1.0, "", 5.0, [], [], run)
+    classifier = Classifier(
+        ImageReader(max_bytes=100_000, max_pixels=100_000),
+        max_batch_images=limits.get("max_batch_images", 8),
+        max_decode_images=limits.get("max_decode_images", 8),
+        decode_threads=1,
+        observer=observer,
+    )
+    async with Batcher(run, max_run_images=4, max_queue_images=64, observer=observer) as batcher:
+        classifier.open(model, batcher)
+        yield classifier
+    classifier.close()
+
+
+async def classify_raw(*images: bytes) -> Answer:
+    async with classifying() as classifier:
+        return await classifier.classify(images, Format.RAW_28X28)
+
+
+async def test_a_prediction_is_what_the_model_says() -> None:
+    answer = await classify_raw(raw(3, confidence=70))
+    (prediction,) = answer.results
+    assert isinstance(prediction, Prediction)
+    assert prediction.digit == 3
+    assert prediction.confidence == pytest.approx(0.7)
+    assert prediction.probabilities[3] == prediction.confidence
+    assert sum(prediction.probabilities) == pytest.approx(1)
+    assert prediction.rejection_reason == ""
+    assert answer.model_version == "7"
+    assert answer.decode_seconds == 0 and answer.model_seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (raw(3, confidence=51, score=5), ""),
+        (raw(3, score=4), "not a digit"),
+        (raw(3, confidence=49), "ambiguous"),
+        (raw(3, confidence=20, score=4), "not a digit"),
+        (bytes([3, 10, 9]) + bytes(781), "blank"),
+        (bytes(784), "blank"),
+    ],
+)
+async def test_what_should_not_be_trusted_says_why_and_keeps_its_best_guess(image: bytes, reason: str) -> None:
+    (prediction,) = (await classify_raw(image)).results
+    assert isinstance(prediction, Prediction)
+    assert prediction.rejection_reason == reason
+    assert len(prediction.probabilities) == 10
+
+
+async def test_a_bad_image_gets_an_error_in_its_place() -> None:
+    answer = await classify_raw(raw(1), b"short", raw(2))
+    assert [r.digit for r in answer.results if isinstance(r, Prediction)] == [1, 2]
+    assert isinstance(answer.results[1], InvalidImage)
+    assert str(answer.results[1]) == "a RAW_28X28 image has 784 bytes (28 rows of 28), this one has 5"
+
+
+async def test_only_bad_images_never_reach_the_model() -> None:
+    def never(images: Images) -> tuple[Floats, Floats]:
+        raise AssertionError("the model ran")
+
+    async with classifying(never) as classifier:
+        answer = await classifier.classify([b"", b"x"], Format.ENCODED)
+    assert [str(result).split(";")[0] for result in answer.results] == [
+        "the image is empty: 0 bytes",
+        "the 1 bytes are no image the server can read",
+    ]
+
+
+async def test_files_are_normalised_and_raw_images_are_not(digits: tuple[Pixels, Pixels]) -> None:
+    seen: list[Images] = []
+
+    def keep(images: Images) -> tuple[Floats, Floats]:
+        seen.append(images)
+        return np.full((len(images), 10), 0.1, np.float32), np.ones(len(images), np.float32)
+
+    digit, observer = digits[0][0], Quiet()
+    async with classifying(keep, observer) as classifier:
+        await classifier.classify([digit.tobytes()], Format.RAW_28X28)
+        await classifier.classify([encode(digit), encode(on_paper(digit))], Format.ENCODED)
+    assert np.array_equal(seen[0][0, 0], digit)
+    assert np.array_equal(seen[1][0, 0], digit)
+    assert seen[1][1, 0].max() == 255
+    assert observer.decoded == 2
+    assert len(observer.predictions) == 3
+
+
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [([], "the request holds no image; send 1 to 8"), ([b""] * 9, "the request holds 9 images, the limit is 8")],
+)
+async def test_too_few_and_too_many_images(images: list[bytes], text: str) -> None:
+    async with classifying() as classifier:
+        with pytest.raises(InvalidRequest, match=text):
+            await classifier.classify(images, Format.ENCODED)
+
+
+async def test_before_a_model_is_there_calls_are_told_to_come_again() -> None:
+    classifier = Classifier(
+        ImageReader(1000, 1000), max_batch_images=1, max_decode_images=1, decode_threads=1, observer=Quiet()
+    )
+    with pytest.raises(NotReady, match="still being loaded"):
+        await classifier.classify([b""], Format.ENCODED)
+    with pytest.raises(NotReady):
+        _ = classifier.model
+
+
+async def test_files_that_wait_to_be_read_are_limited(digits: tuple[Pixels, Pixels]) -> None:
+    file = encode(on_paper(digits[0][0]))
+    async with classifying(max_decode_images=4) as classifier:
+        first = asyncio.create_task(classifier.classify([file] * 3, Format.ENCODED))
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull, match="3 image files wait to be read and 2 more would exceed the limit of 4"):
+            await classifier.classify([file] * 2, Format.ENCODED)
+        assert len((await first).results) == 3
+        assert len((await classifier.classify([file] * 4, Format.ENCODED)).results) == 4
+
+
+async def test_a_deadline_that_passed_stops_before_reading_the_file(digits: tuple[Pixels, Pixels]) -> None:
+    observer = Quiet()
+    async with classifying(observer=observer) as classifier:
+        with pytest.raises(DeadlinePassed, match="before the image file was read"):
+            await classifier.classify([encode(digits[0][0])] * 2, Format.ENCODED, deadline=time.monotonic())
+    assert observer.decoded == 0

@@ -1,0 +1,249 @@
+"""The contract of digits.v1 over real sockets, against the real server process."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from protos import digits_pb2 as pb
+from protos import digits_pb2_grpc
+from service.errors import CallError
+from service.settings import BUNDLED_MODELS
+from tests.pictures import Pixels, encode, on_paper
+from tests.server_process import ServerProcess, wait_until
+
+RAW, ENCODED = pb.IMAGE_FORMAT_RAW_28X28, pb.IMAGE_FORMAT_ENCODED
+Digits = tuple[Pixels, Pixels]
+
+
+@pytest.fixture(scope="module")
+def stub(server: ServerProcess) -> Iterator[digits_pb2_grpc.DigitClassifierStub]:
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        yield digits_pb2_grpc.DigitClassifierStub(channel)
+
+
+def refused(call: grpc.UnaryUnaryMultiCallable, request: Message) -> tuple[str, str]:  # type: ignore[type-arg]
+    """Code and text of a call that has to fail."""
+    with pytest.raises(grpc.RpcError) as error:
+        call(request, timeout=10)
+    return error.value.code().name, error.value.details() or ""
+
+
+def test_raw_and_encoded_images_are_read_alike(stub: digits_pb2_grpc.DigitClassifierStub, digits: Digits) -> None:
+    images, labels = digits
+    right = 0
+    for image, label in zip(images[:40], labels[:40], strict=True):
+        raw = stub.Classify(pb.ClassifyRequest(format=RAW, image=image.tobytes()))
+        for format in (ENCODED, pb.IMAGE_FORMAT_UNSPECIFIED):
+            encoded = stub.Classify(pb.ClassifyRequest(format=format, image=encode(image)))
+            assert encoded.prediction == raw.prediction
+        right += raw.prediction.digit == label
+        assert raw.prediction.confidence == raw.prediction.probabilities[raw.prediction.digit]
+        assert sum(raw.prediction.probabilities) == pytest.approx(1, abs=1e-5)
+        assert raw.model_version == "1"
+        assert raw.timing.decode_seconds == 0 < encoded.timing.decode_seconds
+        assert raw.timing.model_seconds > 0
+    assert right >= 36
+
+
+def test_a_blank_image_is_rejected_with_its_best_guess(stub: digits_pb2_grpc.DigitClassifierStub) -> None:
+    prediction = stub.Classify(pb.ClassifyRequest(format=RAW, image=bytes(784))).prediction
+    assert (prediction.rejected, prediction.rejection_reason) == (True, "blank")
+    assert len(prediction.probabilities) == 10
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (pb.ClassifyRequest(image=b"hello"), "the 5 bytes are no image the server can read; it reads PNG, JPEG"),
+        (pb.ClassifyRequest(), "the image is empty: 0 bytes"),
+        (pb.ClassifyRequest(format=RAW, image=bytes(783)), "a RAW_28X28 image has 784 bytes"),
+        (pb.ClassifyRequest(format=9, image=b"x"), "unknown image format 9; expected IMAGE_FORMAT_ENCODED (1) or"),  # type: ignore[arg-type]
+        (pb.ClassifyRequest(image=bytes(5 << 20)), "has 5242880 bytes, the limit is 4194304 (--max-image-bytes)"),
+        (
+            pb.ClassifyRequest(image=bytes(9 << 20)),
+            "message has 9437189 bytes, the limit is 8388608 (--max-message-bytes)",
+        ),
+    ],
+)
+def test_a_bad_request_is_refused_with_the_reason(
+    stub: digits_pb2_grpc.DigitClassifierStub, request_: pb.ClassifyRequest, text: str
+) -> None:
+    code, details = refused(stub.Classify, request_)
+    assert code == "INVALID_ARGUMENT"
+    assert text in details
+
+
+def test_a_message_far_beyond_the_limit_is_refused_by_the_transport(stub: digits_pb2_grpc.DigitClassifierStub) -> None:
+    code, details = refused(stub.Classify, pb.ClassifyRequest(image=bytes(17 << 20)))
+    assert (code, "larger than max" in details) == ("RESOURCE_EXHAUSTED", True)
+
+
+@pytest.mark.parametrize(
+    ("images", "text"), [(0, "no image; send 1 to 1024"), (1025, "1025 images, the limit is 1024")]
+)
+def test_a_batch_of_the_wrong_size_is_refused(
+    stub: digits_pb2_grpc.DigitClassifierStub, images: int, text: str
+) -> None:
+    code, details = refused(stub.ClassifyBatch, pb.ClassifyBatchRequest(format=RAW, images=[bytes(784)] * images))
+    assert code == "INVALID_ARGUMENT"
+    assert text in details
+
+
+def test_one_bad_image_among_31_good_ones_in_a_batch(stub: digits_pb2_grpc.DigitClassifierStub, digits: Digits) -> None:
+    files = [encode(image) for image in digits[0][:31]]
+    alone = [stub.Classify(pb.ClassifyRequest(image=file)).prediction for file in files]
+    files.insert(17, b"not an image")
+    results = list(stub.ClassifyBatch(pb.ClassifyBatchRequest(images=files)).results)
+    error = results.pop(17).error
+    assert error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert "no image the server can read" in error.message
+    assert [result.prediction.digit for result in results] == [prediction.digit for prediction in alone]
+    for result, prediction in zip(results, alone, strict=True):
+        np.testing.assert_allclose(result.prediction.probabilities, prediction.probabilities, atol=1e-6)
+        assert result.prediction.rejection_reason == prediction.rejection_reason
+
+
+def test_one_bad_image_among_31_good_ones_in_a_stream(
+    stub: digits_pb2_grpc.DigitClassifierStub, digits: Digits
+) -> None:
+    files = [encode(image) for image in digits[0][:31]]
+    alone = [stub.Classify(pb.ClassifyRequest(image=file)).prediction for file in files]
+    files.insert(17, b"not an image")
+    requests = (pb.ClassifyStreamRequest(id=f"image {n}", image=file) for n, file in enumerate(files))
+    responses = list(stub.ClassifyStream(requests, timeout=30))
+    assert [response.id for response in responses] == [f"image {n}" for n in range(32)]
+    error = responses.pop(17).error
+    assert error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    for response, prediction in zip(responses, alone, strict=True):
+        np.testing.assert_allclose(response.prediction.probabilities, prediction.probabilities, atol=1e-6)
+
+
+async def test_a_stream_answers_while_it_is_still_open(server: ServerProcess, digits: Digits) -> None:
+    """Each image is sent only after the one before it was answered."""
+    async with grpc.aio.insecure_channel(server.grpc_address) as channel:
+        call = digits_pb2_grpc.DigitClassifierStub(channel).ClassifyStream(timeout=30)
+        for n, image in enumerate(digits[0][:5]):
+            await call.write(pb.ClassifyStreamRequest(id=str(n), format=RAW, image=image.tobytes()))
+            response = await call.read()
+            assert isinstance(response, pb.ClassifyStreamResponse)
+            assert response.id == str(n)
+        await call.done_writing()
+        assert await call.code() == grpc.StatusCode.OK
+
+
+def test_a_stream_may_be_longer_than_its_window(stub: digits_pb2_grpc.DigitClassifierStub, digits: Digits) -> None:
+    images = list(itertools.islice(itertools.cycle(digits[0]), 1000))
+    requests = (
+        pb.ClassifyStreamRequest(id=str(n), format=RAW, image=image.tobytes()) for n, image in enumerate(images)
+    )
+    responses = list(stub.ClassifyStream(requests, timeout=60))
+    assert [response.id for response in responses] == [str(n) for n in range(1000)]
+    guesses = [response.prediction.digit for response in responses]
+    assert guesses[: 1000 - len(digits[0])] == guesses[len(digits[0]) :]
+
+
+def test_a_stream_whose_caller_leaves_is_counted_as_cancelled(server: ServerProcess, digits: Digits) -> None:
+    def ended(code: str) -> float:
+        return server.metric("grpc_server_handled_total", grpc_method="ClassifyStream", grpc_code=code)
+
+    cancelled, internal = ended("CANCELLED"), ended("INTERNAL")
+    request = pb.ClassifyStreamRequest(format=RAW, image=digits[0][0].tobytes())
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        call = digits_pb2_grpc.DigitClassifierStub(channel).ClassifyStream(itertools.repeat(request))
+        next(call)
+        call.cancel()
+    wait_until(lambda: ended("CANCELLED") == cancelled + 1)
+    assert ended("INTERNAL") == internal
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.permutations(range(128)))
+def test_each_of_32_callers_gets_its_own_answer_and_the_model_runs_less_often(
+    server: ServerProcess, stub: digits_pb2_grpc.DigitClassifierStub, digits: Digits, order: list[int]
+) -> None:
+    images = [digits[0][n] for n in order]
+    batch = pb.ClassifyBatchRequest(format=RAW, images=[image.tobytes() for image in images])
+    expected = [result.prediction for result in stub.ClassifyBatch(batch).results]
+    runs, rows = server.metric("digitserve_batch_images_count"), server.metric("digitserve_batch_images_sum")
+
+    async def ask_all() -> list[pb.ClassifyResponse]:
+        async with grpc.aio.insecure_channel(server.grpc_address) as channel:
+            ask = digits_pb2_grpc.DigitClassifierStub(channel).Classify
+            free = asyncio.Semaphore(32)
+
+            async def one(image: Pixels) -> pb.ClassifyResponse:
+                async with free:
+                    return await ask(pb.ClassifyRequest(format=RAW, image=image.tobytes()))
+
+            return await asyncio.gather(*(one(image) for image in images))
+
+    answers = asyncio.run(ask_all())
+    for answer, prediction in zip(answers, expected, strict=True):
+        np.testing.assert_allclose(answer.prediction.probabilities, prediction.probabilities, atol=1e-6)
+    assert server.metric("digitserve_batch_images_sum") - rows == len(images)
+    assert server.metric("digitserve_batch_images_count") - runs < len(images)
+
+
+def test_a_deadline_that_cannot_be_met(stub: digits_pb2_grpc.DigitClassifierStub) -> None:
+    files = [encode(on_paper(np.eye(28, dtype=np.uint8) * 255, scale=40))] * 200
+    with pytest.raises(grpc.RpcError) as error:
+        stub.ClassifyBatch(pb.ClassifyBatchRequest(images=files), timeout=0.02)
+    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_the_model_is_described(stub: digits_pb2_grpc.DigitClassifierStub) -> None:
+    model = stub.GetModel(pb.GetModelRequest())
+    file = (BUNDLED_MODELS / "digits/1/model.onnx").read_bytes()
+    assert (model.name, model.version) == ("digits", "1")
+    assert model.sha256 == hashlib.sha256(file).hexdigest()
+    assert "conv5x5" in model.network and "MNIST" in model.trained_on
+    assert 0.995 <= model.accuracy <= 1
+    assert model.providers_got[0] == model.providers_asked[0] == "CPUExecutionProvider"
+    assert (model.limits.max_image_bytes, model.limits.max_image_pixels) == (4 << 20, 16_000_000)
+    assert (model.limits.max_batch_images, model.limits.max_message_bytes) == (1024, 8 << 20)
+
+
+def test_explain_is_named_in_the_contract_and_not_answered_yet(stub: digits_pb2_grpc.DigitClassifierStub) -> None:
+    code, details = refused(stub.Explain, pb.ExplainRequest())
+    assert code == "UNIMPLEMENTED"
+    assert "Explain is not available in this release" in details
+
+
+def test_a_client_with_nothing_but_reflection_can_call(server: ServerProcess, digits: Digits) -> None:
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        assert {"digits.v1.DigitClassifier", "grpc.health.v1.Health"} <= set(database.get_services())
+        pool = DescriptorPool(database)
+        service = pool.FindServiceByName("digits.v1.DigitClassifier")
+        method = service.methods_by_name["Classify"]
+        request = GetMessageClass(method.input_type)(image=encode(digits[0][0]))
+        call = channel.unary_unary(
+            f"/{service.full_name}/{method.name}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=GetMessageClass(method.output_type).FromString,
+        )
+        response: Any = call(request)
+        assert response.prediction.digit == digits[1][0]
+
+
+def test_every_status_code_the_errors_name_is_one_of_grpc() -> None:
+    def family(error: type[CallError]) -> Iterator[type[CallError]]:
+        for child in error.__subclasses__():
+            yield child
+            yield from family(child)
+
+    assert {error.status for error in family(CallError)} <= {code.name for code in grpc.StatusCode}

@@ -1,0 +1,72 @@
+"""The series and their names, which dashboards and alerts are written against."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.metrics import Metrics
+
+
+def values(metrics: Metrics) -> dict[str, float]:
+    """Samples by name and labels."""
+    return {
+        sample.name + "".join(f",{key}={value}" for key, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(metrics.exposition().decode())
+        for sample in family.samples
+    }
+
+
+def test_calls_are_counted_by_method_and_code_and_timed() -> None:
+    metrics = Metrics()
+    metrics.call_started("unary", "digits.v1.DigitClassifier", "Classify")
+    metrics.call_ended("unary", "digits.v1.DigitClassifier", "Classify", "OK", 0.003)
+    found = values(metrics)
+    call = ",grpc_method=Classify,grpc_service=digits.v1.DigitClassifier,grpc_type=unary"
+    assert found[f"grpc_server_started_total{call}"] == 1
+    assert found[f"grpc_server_handled_total,grpc_code=OK{call}"] == 1
+    assert found[f"grpc_server_handling_seconds_bucket{call},le=0.0025"] == 0
+    assert found[f"grpc_server_handling_seconds_bucket{call},le=0.005"] == 1
+    assert found[f"grpc_server_handling_seconds_sum{call}"] == 0.003
+
+
+def test_runs_of_the_model_tell_size_time_and_waiting() -> None:
+    metrics = Metrics()
+    metrics.queue_length(12)
+    metrics.model_ran(32, 0.002, [0.001, 0.003])
+    found = values(metrics)
+    assert found["digitserve_queue_images"] == 12
+    assert found["digitserve_batch_images_sum"] == 32
+    assert found["digitserve_batch_images_bucket,le=16.0"] == 0
+    assert found["digitserve_batch_images_bucket,le=32.0"] == 1
+    assert found["digitserve_model_run_seconds_count"] == 1
+    assert found["digitserve_queue_seconds_count"] == 2
+
+
+def test_predictions_are_counted_by_digit_from_the_start() -> None:
+    metrics = Metrics()
+    assert all(values(metrics)[f"digitserve_predictions_total,digit={digit}"] == 0 for digit in range(10))
+    metrics.predicted(7, "")
+    metrics.predicted(7, "ambiguous")
+    metrics.image_decoded(0.0001)
+    found = values(metrics)
+    assert found["digitserve_predictions_total,digit=7"] == 2
+    assert found["digitserve_rejections_total,reason=ambiguous"] == 1
+    assert found["digitserve_decode_seconds_count"] == 1
+
+
+def test_model_provider_and_readiness_are_shown() -> None:
+    metrics = Metrics()
+    metrics.model_loaded({"name": "digits", "version": "3"}, ["CUDA", "CPU"], ["CPU"])
+    metrics.serving(True)
+    found = values(metrics)
+    assert found["digitserve_model_info,name=digits,version=3"] == 1
+    assert found["digitserve_provider_info,asked=CUDA,CPU,got=CPU"] == 1
+    assert found["digitserve_ready"] == 1
+    metrics.serving(False)
+    assert values(metrics)["digitserve_ready"] == 0
+
+
+def test_two_servers_in_one_process_do_not_share_series() -> None:
+    one, other = Metrics(), Metrics()
+    one.predicted(1, "")
+    assert values(other)["digitserve_predictions_total,digit=1"] == 0
