@@ -1,6 +1,8 @@
 # The commands of this project; `make` alone lists them.
 # PYTHON chooses the interpreter that the virtual environments are made with.
 PYTHON ?= python3
+# What to install before the development environment, for another build of PyTorch than PyPI's.
+TORCH ?=
 SERVE := .venv-serve
 DEV := .venv
 PROTOS := .venv-protos
@@ -66,6 +68,7 @@ $(SERVE)/ready: requirements/serve-cpu.txt pyproject.toml
 $(DEV)/ready: requirements/dev.txt pyproject.toml
 	@echo "installing the development environment into $(DEV), PyTorch included; this takes minutes ..."
 	@$(call make_venv,$(DEV))
+	@$(if $(TORCH),$(DEV)/bin/python $(PIP) install $(TORCH))
 	@$(DEV)/bin/python $(PIP) install -r requirements/dev.txt
 	@$(DEV)/bin/python $(PIP) install --no-deps -e .
 	@touch $@

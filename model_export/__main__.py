@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
+import torch
+
 from model_export.checkpoint import CheckpointError, load_checkpoint, write_atomically
 from model_export.data import DataError, load_test_images, load_training_images
 from model_export.export import VERSION, export
@@ -63,8 +65,6 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _device(wanted: str) -> str:
-    import torch
-
     if wanted == "cuda" and not torch.cuda.is_available():
         raise CheckpointError("--device cuda: this torch sees no CUDA device; use --device cpu")
     if wanted == "auto":
@@ -129,7 +129,7 @@ def _add_train(steps: Steps) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with DIR/training.pt of an interrupted training")
     parser.add_argument("--epochs", type=_positive, default=defaults.epochs, help="times through the training images")
-    parser.add_argument("--batch-size", type=_positive, default=defaults.batch_size, help="images a step, at least 2")
+    parser.add_argument("--batch-size", type=_positive, default=defaults.batch_size, help="images a step")
     parser.add_argument("--seed", type=_natural, default=defaults.seed, help="of everything random")
     parser.add_argument("--threads", type=_positive, default=defaults.threads, help="CPU threads; changes the rounding")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default=defaults.device, help="where to compute")

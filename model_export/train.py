@@ -104,8 +104,9 @@ def train(data: LabelledImages, options: TrainingOptions, folder: Path, *, resum
     _announce(options, progress, train_part)
     try:
         while progress.epochs_done < options.epochs:
-            _run_epoch(progress, options, train_part, validation_part)
+            line = _run_epoch(progress, options, train_part, validation_part)
             _store(progress, path, options, data.sha256)
+            print(line, flush=True)  # last, so that an epoch that was announced is on disk
     except KeyboardInterrupt:
         if progress.best:
             _finish(progress, options, data, validation_part, folder)
@@ -174,7 +175,8 @@ def _loss(network: nn.Sequential, batch: Part, generator: torch.Generator) -> to
     return F.cross_entropy(network(images), batch[1])
 
 
-def _run_epoch(progress: Progress, options: TrainingOptions, train_part: Part, validation_part: Part) -> None:
+def _run_epoch(progress: Progress, options: TrainingOptions, train_part: Part, validation_part: Part) -> str:
+    """Train once through the images and validate; return the line that says how it went."""
     start = time.perf_counter()
     epoch = progress.epochs_done
     seed = epoch_seed(options.seed, epoch)
@@ -194,10 +196,9 @@ def _run_epoch(progress: Progress, options: TrainingOptions, train_part: Part, v
         losses.append(loss.item())
     progress.epochs_done += 1
     accuracy = _keep_if_best(progress, validation_part)
-    print(
+    return (
         f"epoch {progress.epochs_done}/{options.epochs}  loss {sum(losses) / len(losses):.4f}  "
-        f"validation accuracy {accuracy:.2%}  {time.perf_counter() - start:.1f} s",
-        flush=True,
+        f"validation accuracy {accuracy:.2%}  {time.perf_counter() - start:.1f} s"
     )
 
 

@@ -82,18 +82,20 @@ def verify(
         floor: The least accuracy, 0 to 1.
 
     Raises:
-        RefusedError: The file cannot be run, differs from PyTorch or reads too few test images rightly.
+        RefusedError: The file cannot be run, has other inputs or outputs, differs from PyTorch or reads too few test images rightly.
     """
     try:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no other base
         raise RefusedError(f"ONNX Runtime cannot load the model: {str(error).splitlines()[0]}") from None
+    _check_names(session)
     network = checkpoint.network()
     parities = []
     for batch_size in BATCH_SIZES:
         expected = run_torch(network, checkpoint.facts.temperature, test.images, batch_size)
         found = run_onnx(session, test.images, batch_size)
         parities.append(_compare(batch_size, expected, found))
+        _refuse_if_apart(parities[-1])
     probabilities, scores = (torch.from_numpy(values) for values in found)
     labels = torch.tensor(test.labels).long()
     result = Verification(
@@ -103,7 +105,10 @@ def verify(
         rejected=(scores < checkpoint.facts.reject_threshold).double().mean().item(),
         calibration_error=expected_calibration_error(probabilities, labels),
     )
-    _refuse_if_out_of_bounds(result, floor)
+    if result.accuracy < floor:
+        raise RefusedError(
+            f"accuracy {result.accuracy:.2%} on {result.images:,} test images is below the floor {floor:.2%}"
+        )
     return result
 
 
@@ -150,6 +155,14 @@ def run_onnx(
     return np.concatenate([output[0] for output in outputs]), np.concatenate([output[1] for output in outputs])
 
 
+def _check_names(session: onnxruntime.InferenceSession) -> None:
+    found = [value.name for value in (*session.get_inputs(), *session.get_outputs())]
+    if found != ["image", "probabilities", "digit_score"]:
+        raise RefusedError(
+            f"the model's input and outputs are {', '.join(found)}; expected image, probabilities, digit_score"
+        )
+
+
 def _compare(batch_size: int, expected: Outputs, found: Outputs) -> Parity:
     return Parity(
         batch_size,
@@ -159,23 +172,17 @@ def _compare(batch_size: int, expected: Outputs, found: Outputs) -> Parity:
     )
 
 
-def _refuse_if_out_of_bounds(result: Verification, floor: float) -> None:
-    for parity in result.parities:
-        where = f"at batch size {parity.batch_size} PyTorch and ONNX Runtime"
-        if parity.different_digits:
-            raise RefusedError(f"{where} read {parity.different_digits} images as different digits")
-        # Written so that a NaN is refused too.
-        if not parity.probability_difference <= MAX_PROBABILITY_DIFFERENCE:
-            raise RefusedError(
-                f"{where} differ by {parity.probability_difference:.1e} in a probability, "
-                f"more than {MAX_PROBABILITY_DIFFERENCE:.0e}"
-            )
-        if not parity.score_difference <= MAX_SCORE_DIFFERENCE:
-            raise RefusedError(
-                f"{where} differ by {parity.score_difference:.1e} in a digit_score, "
-                f"more than {MAX_SCORE_DIFFERENCE:.0e}"
-            )
-    if result.accuracy < floor:
+def _refuse_if_apart(parity: Parity) -> None:
+    where = f"at batch size {parity.batch_size} PyTorch and ONNX Runtime"
+    # Written so that a NaN is refused too.
+    if not parity.probability_difference <= MAX_PROBABILITY_DIFFERENCE:
         raise RefusedError(
-            f"accuracy {result.accuracy:.2%} on {result.images:,} test images is below the floor {floor:.2%}"
+            f"{where} differ by {parity.probability_difference:.1e} in a probability, "
+            f"more than {MAX_PROBABILITY_DIFFERENCE:.0e}"
         )
+    if not parity.score_difference <= MAX_SCORE_DIFFERENCE:
+        raise RefusedError(
+            f"{where} differ by {parity.score_difference:.1e} in a digit_score, more than {MAX_SCORE_DIFFERENCE:.0e}"
+        )
+    if parity.different_digits:
+        raise RefusedError(f"{where} read {parity.different_digits} images as different digits")

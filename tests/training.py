@@ -1,0 +1,27 @@
+"""A tiny training on the small digits, for the tests of what comes after it."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+from model_export.checkpoint import Checkpoint
+from model_export.data import LabelledImages
+from model_export.train import TrainingOptions, train
+from tests.mnist_files import small_digits
+
+TINY = TrainingOptions(epochs=3, batch_size=64, seed=3, threads=1)
+
+
+def small_set(part: str, count: int | None = None) -> LabelledImages:
+    """The small digits as `model_export.data` gives them."""
+    images, labels = small_digits(part)
+    return LabelledImages(images[:count], labels[:count], sha256="0" * 64, is_mnist=False)
+
+
+@functools.cache
+def tiny_checkpoint() -> Checkpoint:
+    """A network trained for a few seconds: better than chance, no more."""
+    with tempfile.TemporaryDirectory() as folder:
+        return train(small_set("train", 700), TINY, Path(folder), resume=False)
