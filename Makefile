@@ -38,7 +38,7 @@ format: $(DEV)/ready  ## put the code in order
 protos: $(PROTOS)/ready  ## generate the Python code of protos/*.proto
 	$(PROTOS)/bin/python protos/generate.py
 
-model: $(DEV)/ready  ## train, export and verify the model (about a quarter of an hour on two cores)
+model: $(DEV)/ready  ## train, export and verify the model (15 to 20 minutes on two cores)
 	$(DEV)/bin/python -m model_export train
 	$(DEV)/bin/python -m model_export export
 	$(DEV)/bin/python -m model_export verify

@@ -96,6 +96,7 @@ def train(data: LabelledImages, options: TrainingOptions, folder: Path, *, resum
     torch.use_deterministic_algorithms(device.type == "cpu")  # cuDNN's fast kernels are not
     train_part, validation_part = _split(data, device)
     path = folder / "training.pt"
+    commit = current_commit()  # now: the files may change while this code runs
     progress = _start(options, device)
     if resume:
         _restore(progress, path, options, data.sha256)
@@ -109,9 +110,9 @@ def train(data: LabelledImages, options: TrainingOptions, folder: Path, *, resum
             print(line, flush=True)  # last, so that an epoch that was announced is on disk
     except KeyboardInterrupt:
         if progress.best:
-            _finish(progress, options, data, validation_part, folder)
+            _finish(progress, options, data, validation_part, folder, commit)
         raise
-    checkpoint = _finish(progress, options, data, validation_part, folder)
+    checkpoint = _finish(progress, options, data, validation_part, folder, commit)
     path.unlink(missing_ok=True)
     return checkpoint
 
@@ -239,7 +240,7 @@ def predict(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def _finish(
-    progress: Progress, options: TrainingOptions, data: LabelledImages, validation_part: Part, folder: Path
+    progress: Progress, options: TrainingOptions, data: LabelledImages, validation_part: Part, folder: Path, commit: str
 ) -> Checkpoint:
     """Calibrate the best weights on the validation part and write them with their facts."""
     best = progress.best
@@ -251,7 +252,7 @@ def _finish(
         **dataclasses.asdict(options),
         chosen_epoch=best["epoch"],
         torch=str(torch.__version__),  # a class of its own, which weights_only refuses to load
-        commit=current_commit(),
+        commit=commit,
         trained_on=f"{name}, {len(data.labels) - len(labels):,} of {len(data.labels):,} images",
         training_data_sha256=data.sha256,
         validation_accuracy=best["accuracy"],

@@ -82,7 +82,8 @@ def verify(
         floor: The least accuracy, 0 to 1.
 
     Raises:
-        RefusedError: The file cannot be run, has other inputs or outputs, differs from PyTorch or reads too few test images rightly.
+        RefusedError: The file cannot be run, has other inputs or outputs, differs from PyTorch or reads too few test
+            images rightly.
     """
     try:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -174,6 +175,8 @@ def _compare(batch_size: int, expected: Outputs, found: Outputs) -> Parity:
 
 def _refuse_if_apart(parity: Parity) -> None:
     where = f"at batch size {parity.batch_size} PyTorch and ONNX Runtime"
+    if parity.different_digits:
+        raise RefusedError(f"{where} read {parity.different_digits} images as different digits")
     # Written so that a NaN is refused too.
     if not parity.probability_difference <= MAX_PROBABILITY_DIFFERENCE:
         raise RefusedError(
@@ -184,5 +187,3 @@ def _refuse_if_apart(parity: Parity) -> None:
         raise RefusedError(
             f"{where} differ by {parity.score_difference:.1e} in a digit_score, more than {MAX_SCORE_DIFFERENCE:.0e}"
         )
-    if parity.different_digits:
-        raise RefusedError(f"{where} read {parity.different_digits} images as different digits")

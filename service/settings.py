@@ -70,9 +70,9 @@ class Settings:
     ops_port: int = _setting(8002, "addresses", "port of /metrics, /livez and /readyz; 0 takes a free one", PORT)
 
     transport: str = _setting(
-        "auto", "addresses", "gRPC implementation: grpcio, or auto for the fastest installed", one_of("auto", "grpcio")
+        "auto", "process", "gRPC implementation: grpcio, or auto for the fastest installed", one_of("auto", "grpcio")
     )
-    workers: int = _setting(1, "addresses", "server processes; this release runs one", between(1, 1))
+    workers: int = _setting(1, "process", "server processes; this release runs one", between(1, 1))
 
     models_dir: Path = _setting(
         BUNDLED_MODELS, "model", "folder with <name>/<version>/model.onnx; the newest is served"
@@ -136,7 +136,7 @@ class Settings:
             group.add_argument(
                 _flag(spec.name),
                 default=argparse.SUPPRESS,
-                metavar=spec.name.rsplit("_", 1)[-1].upper(),
+                metavar="SECONDS" if spec.name.endswith("_s") else spec.name.rsplit("_", 1)[-1].upper(),
                 help=f"{spec.metadata['help']} (default: {spec.default}; {_variable(spec.name)})",
             )
 

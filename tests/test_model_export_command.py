@@ -49,13 +49,13 @@ def test_training_and_export_need_no_test_images(folder: Path, tmp_path: Path) -
 def test_ctrl_c_keeps_what_was_reached_and_resuming_ends_the_same(folder: Path, tmp_path: Path) -> None:
     def command(out: str, *more: str) -> list[str]:
         data = ("--data-dir", str(folder), "--out", str(tmp_path / out))
-        lasting = ("--epochs", "6", "--batch-size", "16", "--threads", "1")
+        lasting = ("--epochs", "4", "--batch-size", "32", "--threads", "1")
         return [sys.executable, "-m", "model_export", "train", *data, *lasting, *more]
 
     process = subprocess.Popen(command("parts"), stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
     assert process.stdout is not None
     with process:
-        while not process.stdout.readline().startswith("epoch 1/6"):
+        while not process.stdout.readline().startswith("epoch 1/4"):
             pass
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
