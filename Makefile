@@ -9,7 +9,7 @@ PROTOS := .venv-protos
 PIP := -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint format protos model bench image requirements clean
+.PHONY: help setup run test lint format protos model bench image requirements clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,10 +19,7 @@ run: $(SERVE)/ready  ## install the CPU server and start it (ARGS="--grpc-port 9
 
 setup: $(DEV)/ready  ## install what tests, training and development need
 
-test: $(DEV)/ready  ## run the tests but the slow ones, with coverage (ARGS="-k batch" to pick)
-	$(DEV)/bin/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
-
-test-all: $(DEV)/ready  ## run all tests, with coverage
+test: $(DEV)/ready  ## run the tests, with coverage (ARGS="--no-cov -k batch" to pick)
 	$(DEV)/bin/python -m pytest --cov --cov-report=term $(ARGS)
 
 lint: $(DEV)/ready $(PROTOS)/ready  ## style, types, and whether the generated code is what protoc makes
