@@ -44,8 +44,8 @@ bench: $(DEV)/ready $(SERVE)/ready  ## measure start-up, memory and speed on thi
 	$(DEV)/bin/python -m tests.load.bench --server $(SERVE)/bin/digitserve
 
 image:  ## build the container image digitserve:cpu with docker, podman or buildah
-	@tool=$$(command -v docker || command -v podman || command -v buildah) || \
-		{ echo "make image needs docker, podman or buildah; none is installed" >&2; exit 1; }; \
+	@tool=$$(docker info >/dev/null 2>&1 && echo docker || command -v podman || command -v buildah) || \
+		{ echo "make image needs a running docker, podman or buildah; none is here" >&2; exit 1; }; \
 	$$tool build -t digitserve:cpu .
 
 requirements: $(DEV)/ready  ## pin the newest versions that pyproject.toml admits

@@ -5,11 +5,11 @@ Knows nothing of how the model was trained: it compares the file with the checkp
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 import torch
 
 from model_export.calibrate import digit_score, expected_calibration_error
@@ -19,6 +19,8 @@ from model_export.network import to_input
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import onnxruntime
 
     from model_export.checkpoint import Checkpoint
     from model_export.data import LabelledImages
@@ -85,10 +87,7 @@ def verify(
         RefusedError: The file cannot be run, has other inputs or outputs, differs from PyTorch or reads too few test
             images rightly.
     """
-    try:
-        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no other base
-        raise RefusedError(f"ONNX Runtime cannot load the model: {str(error).splitlines()[0]}") from None
+    session = _open(model)
     _check_names(session)
     network = checkpoint.network()
     parities = []
@@ -154,6 +153,17 @@ def run_onnx(
         for start in starts
     ]
     return np.concatenate([output[0] for output in outputs]), np.concatenate([output[1] for output in outputs])
+
+
+def _open(model: bytes) -> onnxruntime.InferenceSession:
+    # From 1.29 on, official builds report models and machine to their maker unless this is set before the import.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no other base
+        raise RefusedError(f"ONNX Runtime cannot load the model: {str(error).splitlines()[0]}") from None
 
 
 def _check_names(session: onnxruntime.InferenceSession) -> None:

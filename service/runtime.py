@@ -6,6 +6,7 @@ It runs whatever number of images it is given; batches are not its business.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,13 +91,14 @@ class Session:
 
 
 def _import_onnxruntime() -> Any:
+    # From 1.29 on, official builds report models and machine to their maker unless this is set before the import.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         import onnxruntime
     except ImportError:
         raise RuntimeMissing(
             "ONNX Runtime is not installed; run: pip install 'digitserve[cpu]' (or 'digitserve[gpu]', never both)"
         ) from None
-    onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 

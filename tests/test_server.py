@@ -187,6 +187,16 @@ async def test_a_failed_start_leaves_nothing_open(tmp_path: Path) -> None:
     socket.create_server(("127.0.0.1", port)).close()
 
 
+def test_nothing_is_reported_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ONNX Runtime's telemetry is on, which it is by default, it leaves a device id and a database."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_CACHE_HOME", "CI", "ORT_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+    with ServerProcess() as process:
+        process.stop()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_ends_with_0(signum: signal.Signals) -> None:
     with ServerProcess() as process:
