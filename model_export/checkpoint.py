@@ -39,6 +39,7 @@ class Facts:
         temperature: What the logits are divided by before the softmax.
         reject_threshold: A digit_score below it says "not a digit"; 99 % of the validation part lie above.
         accuracy: Share of the test set that is read rightly, 0 to 1; None until `verify` has measured it.
+        tested_on: The images that `accuracy` is about, for a human reader.
     """
 
     seed: int
@@ -55,6 +56,7 @@ class Facts:
     temperature: float
     reject_threshold: float
     accuracy: float | None = None
+    tested_on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ class Checkpoint:
         network.load_state_dict(self.weights)
         return network.eval()
 
-    def with_accuracy(self, accuracy: float) -> Checkpoint:
-        """Return the same checkpoint with its accuracy on the test set."""
-        return Checkpoint(self.weights, dataclasses.replace(self.facts, accuracy=accuracy))
+    def tested(self, accuracy: float, tested_on: str) -> Checkpoint:
+        """Return the same checkpoint with its accuracy, and on which images."""
+        return Checkpoint(self.weights, dataclasses.replace(self.facts, accuracy=accuracy, tested_on=tested_on))
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

@@ -78,7 +78,13 @@ def load_test_images(folder: Path | None) -> LabelledImages:
 
 
 def validation_split(count: int) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.int64]], ...]:
-    """Split `count` images into indices to train on and indices to validate on, int64 each, the same at every call."""
+    """Split `count` images into indices to train on and indices to validate on, int64 each, the same at every call.
+
+    Raises:
+        DataError: There are too few to split.
+    """
+    if count < VALIDATION_SHARE:
+        raise DataError(f"the training set holds {count} images; at least {VALIDATION_SHARE} are needed")
     order = np.random.default_rng(VALIDATION_SEED).permutation(count)
     held_out = count // VALIDATION_SHARE
     return np.sort(order[held_out:]), np.sort(order[:held_out])

@@ -118,9 +118,9 @@ def add_layer(graph: Graph, layer: nn.Module, value: str) -> str:
 
 
 def metadata(facts: Facts, network: str) -> dict[str, str]:
-    """Return what the file says about itself; `accuracy` only once `verify` has measured it."""
-    accuracy = {} if facts.accuracy is None else {"accuracy": repr(facts.accuracy)}
-    return accuracy | {
+    """Return what the file says about itself; `accuracy` and on which images only once `verify` has measured it."""
+    tested = {} if facts.accuracy is None else {"accuracy": repr(facts.accuracy), "tested_on": str(facts.tested_on)}
+    return tested | {
         "name": NAME,
         "version": VERSION,
         "labels": json.dumps([str(digit) for digit in range(CLASSES)]),

@@ -1,8 +1,8 @@
 """Trains the network: training images and a seed in, a checkpoint out. Never sees the test set, knows no ONNX.
 
 The same seed, data, batch size, number of epochs and of CPU threads give the same checkpoint, byte for byte, on the
-same kind of machine with the same torch: also if the training was interrupted and resumed, because everything random
-in an epoch follows from the seed and the epoch's number alone.
+same kind of CPU with the same torch (cuDNN rounds as it likes). So they do if the training was interrupted and resumed,
+because everything random in an epoch follows from the seed and the epoch's number alone.
 """
 
 from __future__ import annotations
@@ -99,14 +99,14 @@ def train(data: LabelledImages, options: TrainingOptions, folder: Path, *, resum
     commit = current_commit()  # now: the files may change while this code runs
     progress = _start(options, device)
     if resume:
-        _restore(progress, path, options, data.sha256)
+        _restore(progress, path, options, data.sha256, commit)
     elif path.exists():
         raise CheckpointError(f"{path} holds an unfinished training: add --resume to go on with it, or remove the file")
     _announce(options, progress, train_part)
     try:
         while progress.epochs_done < options.epochs:
             line = _run_epoch(progress, options, train_part, validation_part)
-            _store(progress, path, options, data.sha256)
+            _store(progress, path, options, data.sha256, commit)
             print(line, flush=True)  # last, so that an epoch that was announced is on disk
     except KeyboardInterrupt:
         if progress.best:
@@ -264,9 +264,9 @@ def _finish(
     return checkpoint
 
 
-def _store(progress: Progress, path: Path, options: TrainingOptions, data_sha256: str) -> None:
+def _store(progress: Progress, path: Path, options: TrainingOptions, data_sha256: str, commit: str) -> None:
     content = {
-        "made_with": {**dataclasses.asdict(options), "data": data_sha256},
+        "made_with": {**dataclasses.asdict(options), "data": data_sha256, "commit": commit},
         "epochs_done": progress.epochs_done,
         "network": progress.network.state_dict(),
         "average": progress.average.state_dict(),
@@ -276,19 +276,22 @@ def _store(progress: Progress, path: Path, options: TrainingOptions, data_sha256
     write_atomically(path, to_bytes(content))
 
 
-def _restore(progress: Progress, path: Path, options: TrainingOptions, data_sha256: str) -> None:
+def _restore(progress: Progress, path: Path, options: TrainingOptions, data_sha256: str, commit: str) -> None:
     if not path.exists():
         raise CheckpointError(f"there is no unfinished training to resume: no file {path}; leave --resume out to start")
     stored = load_tensors(path)
     if "made_with" not in stored:
         raise CheckpointError(f"{path} is not an unfinished training; remove it and leave --resume out to start")
-    for name, value in {**dataclasses.asdict(options), "data": data_sha256}.items():
+    for name, value in {**dataclasses.asdict(options), "data": data_sha256, "commit": commit}.items():
         if stored["made_with"].get(name) != value:
             raise CheckpointError(
                 f"{path} was begun with {name} {stored['made_with'].get(name)}, not {value}: resume with the same"
             )
-    progress.epochs_done = stored["epochs_done"]
-    progress.network.load_state_dict(stored["network"])
-    progress.average.load_state_dict(stored["average"])
-    progress.optimizer.load_state_dict(stored["optimizer"])
-    progress.best = stored["best"]
+    try:
+        progress.network.load_state_dict(stored["network"])
+        progress.average.load_state_dict(stored["average"])
+        progress.optimizer.load_state_dict(stored["optimizer"])
+        progress.best = stored["best"]
+        progress.epochs_done = stored["epochs_done"]
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise CheckpointError(f"{path} is damaged; remove it and leave --resume out to start") from None

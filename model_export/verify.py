@@ -50,6 +50,7 @@ class Verification:
     """What was measured: the parity at each batch size, and on all test images together the shares 0 to 1."""
 
     images: int
+    tested_on: str
     parities: tuple[Parity, ...]
     accuracy: float
     rejected: float
@@ -72,21 +73,25 @@ class Verification:
         return "\n".join(lines)
 
 
-def verify(
-    checkpoint: Checkpoint, model: bytes, test: LabelledImages, *, floor: float = ACCURACY_FLOOR
-) -> Verification:
+def verify(checkpoint: Checkpoint, model: bytes, test: LabelledImages, *, floor: float | None = None) -> Verification:
     """Compare the ONNX file with its checkpoint on the test images, at each batch size, and measure the accuracy.
 
     Args:
         checkpoint: What the file was exported from.
         model: The ONNX file's content.
         test: The test set.
-        floor: The least accuracy, 0 to 1.
+        floor: The least accuracy, 0 to 1; for MNIST it is 0.995 unless told otherwise.
 
     Raises:
         RefusedError: The file cannot be run, has other inputs or outputs, differs from PyTorch or reads too few test
             images rightly.
     """
+    if floor is None:
+        if not test.is_mnist:
+            raise RefusedError(
+                f"these {len(test.labels):,} images are not MNIST's test set: give them a --floor of their own"
+            )
+        floor = ACCURACY_FLOOR
     session = _open(model)
     _check_names(session)
     network = checkpoint.network()
@@ -100,6 +105,7 @@ def verify(
     labels = torch.tensor(test.labels).long()
     result = Verification(
         images=len(labels),
+        tested_on=f"{'MNIST test set' if test.is_mnist else 'a test set in MNIST format'}, {len(labels):,} images",
         parities=tuple(parities),
         accuracy=(probabilities.argmax(dim=1) == labels).double().mean().item(),
         rejected=(scores < checkpoint.facts.reject_threshold).double().mean().item(),
@@ -122,7 +128,7 @@ def publish(checkpoint: Checkpoint, model: bytes, result: Verification, models_d
         The path of the model.
     """
     folder = models_dir / NAME / VERSION
-    published = checkpoint.with_accuracy(result.accuracy)
+    published = checkpoint.tested(result.accuracy, result.tested_on)
     save_checkpoint(published, folder / "checkpoint.pt")
     write_atomically(folder / "model.onnx", with_facts(model, published))
     return folder / "model.onnx"

@@ -491,7 +491,10 @@ Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """What the server accepts. Anything above is refused with INVALID_ARGUMENT."""
+    """What the server accepts. Anything above is refused with INVALID_ARGUMENT; a
+    message of more than twice max_message_bytes, by the transport, with
+    RESOURCE_EXHAUSTED.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -544,7 +547,9 @@ class GetModelResponse(_message.Message):
     network: _builtins.str
     """The network in words, layer by layer."""
     accuracy: _builtins.float
-    """Share of MNIST's 10,000 test images it reads right, 0 to 1."""
+    """Share of its test images it reads right, 0 to 1; the released model's are
+    MNIST's 10,000.
+    """
     sha256: _builtins.str
     """SHA-256 of the model file, in hexadecimal."""
     trained_on: _builtins.str

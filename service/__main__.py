@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import dataclasses
 import json
 import logging
 import os
 import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,31 +22,43 @@ from service.errors import DigitserveError, StartError
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.client import Client, Prediction
     from service.server import Running
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-FILES_WORTH_A_BAR = 20
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code: 0 done, 1 some of it failed, 2 misused, 3 could not start."""
+    _open_standard_streams()
     # gRPC's core writes its own lines about taken ports and lost peers to stderr.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     args = _parser().parse_args(argv)
     try:
-        sys.exit(args.run(args))
+        code = args.run(args)
+        if sys.stdout:  # None where the process was started without
+            sys.stdout.flush()
+        sys.exit(code)
     except DigitserveError as error:
         print(f"digitserve: {error}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, StartError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read our output has gone; so has the place to say so.
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"digitserve: cannot write the output: {error.strerror}", file=sys.stderr)
+        # Python would try once more to write what is left, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _open_standard_streams() -> None:
+    """Give a process that was started without standard streams the null device: sockets would take their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
-        default=os.environ.get("DIGITSERVE_ADDRESS", DEFAULT_ADDRESS),
-        help=f"host:port of the server (default: {DEFAULT_ADDRESS}; DIGITSERVE_ADDRESS)",
+        default=os.environ.get("DIGITSERVE_ADDRESS", f"127.0.0.1:{os.environ.get('DIGITSERVE_GRPC_PORT', 8001)}"),
+        help="host:port of the server (default: %(default)s; DIGITSERVE_ADDRESS)",
     )
     parser.add_argument("--timeout-s", type=float, default=10.0, help="seconds to wait for it (default: 10)")
 
@@ -108,6 +118,8 @@ def _add_address(parser: argparse.ArgumentParser) -> None:
 def _serve(args: argparse.Namespace) -> int:
     import uvloop
 
+    # What it has to say is about callers who do not speak HTTP.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings.load(vars(args), os.environ)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -118,24 +130,30 @@ def _serve(args: argparse.Namespace) -> int:
 async def _serve_until_signalled(settings: Settings) -> None:
     from service.server import running, until_signalled
 
-    signalled = asyncio.create_task(until_signalled())
+    serving = False
+    signalled = asyncio.create_task(until_signalled(lambda: serving))
     async with running(settings) as server:
+        serving = True
         print(_welcome(settings.host, server), flush=True)
         await signalled
 
 
 def _welcome(host: str, server: Running) -> str:
     model = server.model
+    host = f"[{host}]" if ":" in host else host
     address = f"{host}:{server.grpc_port}"
-    elsewhere = "" if address == DEFAULT_ADDRESS else f" --address {address}"
-    command = Path(sys.argv[0]).resolve()
+    elsewhere = (
+        "" if address == DEFAULT_ADDRESS else f" --address '{address}'" if ":" in host else f" --address {address}"
+    )
+    started_as = Path(sys.argv[0]).resolve()
+    command = f"{sys.executable} -m service" if started_as.suffix == ".py" else _from_here(started_as)
     return f"""\
 digitserve {version("digitserve")} is serving model {model.name}/{model.version} on {model.providers_got[0]}
   gRPC        {address}
   HTTP        http://{host}:{server.http_port}/v1/classify
   operations  http://{host}:{server.ops_port}/metrics /livez /readyz
 Classify a digit, in another terminal:
-  {_from_here(command)} classify{elsewhere} {_from_here(EXAMPLES / "seven.png")}"""
+  {command} classify{elsewhere} {_from_here(EXAMPLES / "seven.png")}"""
 
 
 def _from_here(path: Path) -> Path:
@@ -143,81 +161,16 @@ def _from_here(path: Path) -> Path:
 
 
 def _classify(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
+    from service.classify import classify_files
 
-    from service.client import ClassifyError
-
-    paths = _files(args.images)
-    sent: deque[str] = deque()
-    failed = 0
-
-    def report(path: str, outcome: Prediction | str) -> None:
-        nonlocal failed
-        failed += isinstance(outcome, str)
-        if args.json:
-            tqdm.write(_json_line(path, outcome))
-        elif isinstance(outcome, str):
-            tqdm.write(f"digitserve: {path}: {outcome}", file=sys.stderr)
-        else:
-            tqdm.write(_text_line(path, outcome))
-
-    def pictures() -> Iterator[bytes]:
-        for path in paths:
-            try:
-                data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-            except OSError as error:
-                report(path, error.strerror or "cannot be read")
-                continue
-            sent.append(path)
-            yield data
-
-    # A bar for a handful of files is noise, and None hides it where no terminal is.
-    bar = tqdm(total=len(paths), unit=" images", disable=True if len(paths) < FILES_WORTH_A_BAR else None)
-    with _connected(args) as client, bar:
-        for result in client.classify_stream(pictures()):
-            report(sent.popleft(), result.message if isinstance(result, ClassifyError) else result)
-            bar.update()
-    return 1 if failed else 0
-
-
-@contextlib.contextmanager
-def _connected(args: argparse.Namespace) -> Iterator[Client]:
-    """A client of the server at --address, whose failures end the command."""
-    from service.client import ClassifyError, Client
-
-    with Client(args.address, timeout_s=args.timeout_s) as client:
-        try:
-            yield client
-        except ClassifyError as error:
-            raise DigitserveError(f"{args.address}: {error}") from error
-
-
-def _files(names: Sequence[str]) -> list[str]:
-    """The files meant by the arguments: folders stand for the pictures in them."""
-    files: list[str] = []
-    for name in names:
-        if Path(name).is_dir():
-            inside = sorted(str(p) for p in Path(name).rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-            if not inside:
-                raise DigitserveError(f"{name}: the folder holds no {', '.join(sorted(PICTURE_SUFFIXES))} file")
-            files += inside
-        else:
-            files.append(name)
-    return files
-
-
-def _text_line(path: str, prediction: Prediction) -> str:
-    doubt = f"  ({prediction.rejection_reason})" if prediction.rejected else ""
-    return f"{prediction.digit}  {prediction.confidence:7.2%}  {path}{doubt}"
-
-
-def _json_line(path: str, outcome: Prediction | str) -> str:
-    facts = {"error": outcome} if isinstance(outcome, str) else dataclasses.asdict(outcome)
-    return json.dumps({"file": path, **facts})
+    return asyncio.run(classify_files(args.images, args.address, timeout_s=args.timeout_s, as_json=args.json))
 
 
 def _info(args: argparse.Namespace) -> int:
-    with _connected(args) as client:
+    from service.classify import one_line
+    from service.client import Client
+
+    with Client(args.address, timeout_s=args.timeout_s) as client, one_line(args.address):
         facts = dataclasses.asdict(client.model())
     if args.json:
         print(json.dumps(facts))

@@ -114,9 +114,11 @@ class Batcher:
         """Refuse new groups, answer the accepted ones, stop."""
         self._closing = True
         self._arrived.set()
-        if self._loop_task:
-            await self._loop_task
-        self._executor.shutdown()
+        try:
+            if self._loop_task:
+                await self._loop_task
+        finally:
+            self._executor.shutdown()
 
     async def submit(self, images: Images, deadline: float | None = None) -> Outcome:
         """Have images classified together with whatever else is waiting.
@@ -150,15 +152,23 @@ class Batcher:
 
     async def _work(self) -> None:
         """The one loop: decide, run, account."""
-        while True:
-            await self._arrived.wait()
-            batch = self._take()
-            if batch:
-                await self._run_batch(batch)
-            elif self._closing:
-                return
-            else:
-                self._arrived.clear()
+        try:
+            while True:
+                await self._arrived.wait()
+                batch = self._take()
+                if batch:
+                    await self._run_batch(batch)
+                elif self._closing:
+                    return
+                else:
+                    self._arrived.clear()
+        finally:
+            # Empty unless the loop itself failed: then nobody must wait for it.
+            self._closing = True
+            while self._queue:
+                group = self._queue.popleft()
+                self._queued_images -= group.waiting
+                _fail(group, NotReady("the server cannot run its model any more; another one may answer"))
 
     def _take(self) -> list[tuple[_Group, Images]]:
         """The next run: live groups in the order of arrival, up to the size of a run.
@@ -194,14 +204,18 @@ class Batcher:
             probabilities, scores = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, images)
             if not len(probabilities) == len(scores) == len(images):
                 raise ValueError(f"the model answered {len(probabilities)} of {len(images)} images")
+            seconds = time.monotonic() - began
+            first_parts = [group for group, part in batch if group.taken == len(part)]
+            self._observer.model_ran(len(images), seconds, [group.queue_seconds for group in first_parts])
         # A failed run fails its own groups, whatever the reason, and no others.
-        except Exception as error:
+        except BaseException as error:
+            fault = error if isinstance(error, Exception) else RuntimeError("the run of the model was broken off")
             for group, _ in batch:
                 self._forget(group)
-                _fail(group, error)
+                _fail(group, fault)
+            if not isinstance(error, Exception):
+                raise
             return
-        seconds = time.monotonic() - began
-        self._observer.model_ran(len(images), seconds, [g.queue_seconds for g, part in batch if g.taken == len(part)])
         start = 0
         for group, part in batch:
             stop = start + len(part)

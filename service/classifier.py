@@ -97,6 +97,7 @@ class Classifier:
         self._max_batch_images = max_batch_images
         self._max_decode_images = max_decode_images
         self._decoding_images = 0
+        self._decode_threads = decode_threads
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._observer = observer
         self._served: tuple[Model, Batcher] | None = None
@@ -173,11 +174,16 @@ class Classifier:
                 f"of {self._max_decode_images} (--max-queue-images); try again a little later"
             )
         loop = asyncio.get_running_loop()
+        # A large request fills the threads, not their queue: small ones get in between.
+        free = asyncio.Semaphore(self._decode_threads)
+
+        async def read(image: bytes) -> npt.NDArray[np.uint8] | InvalidImage:
+            async with free:
+                return await loop.run_in_executor(self._decoders, self._read, image, deadline)
+
         self._decoding_images += len(images)
         try:
-            return await asyncio.gather(
-                *(loop.run_in_executor(self._decoders, self._read, image, deadline) for image in images)
-            )
+            return await asyncio.gather(*map(read, images))
         finally:
             self._decoding_images -= len(images)
 

@@ -11,8 +11,10 @@ paper to 255 ink; of any other shape it is a picture, (height, width) grey or
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -45,7 +47,7 @@ class Client:
 
         Args:
             address: host:port, or any gRPC target such as "dns:///digits:8001".
-            timeout_s: Deadline of each call, in seconds; of a stream, none is set.
+            timeout_s: Deadline of each call, in seconds; of a stream, of each answer.
             max_attempts: Tries of a call that ends with UNAVAILABLE, 1 to 5; 1 never retries.
         """
         self._channel = grpc.insecure_channel(address, options=_channel_options(max_attempts))
@@ -87,28 +89,36 @@ class Client:
         """Classify any number of images, in order, many at a time in flight.
 
         Raises:
-            ClassifyError: The stream failed.
+            ClassifyError: The stream failed, or an image got no answer for `timeout_s`.
             Exception: What `images` raised, or a bad image in it, once everything before it is answered.
         """
-        failures: list[Exception] = []
+        progress = _StreamProgress(self._timeout_s)
 
         def requests() -> Iterator[digits_pb2.ClassifyStreamRequest]:
             try:
                 for image in images:
-                    yield stream_request(image)
-            # Raised here, in gRPC's thread, it would lose the answers that are under way.
-            except Exception as error:
-                failures.append(error)
+                    yield progress.sending(stream_request(image))
+            except GeneratorExit:
+                raise
+            # Raised here, in gRPC's thread, it would lose the answers under way, or end the thread and hang the caller.
+            except BaseException as error:
+                progress.failure = error
 
-        call = self._stub.ClassifyStream(requests())
+        def watch() -> None:
+            while not ended.wait(self._timeout_s):
+                progress.cancel_if_silent(call)
+
+        call, ended = self._stub.ClassifyStream(requests()), threading.Event()
+        threading.Thread(target=watch, daemon=True).start()
         try:
-            with _call_errors():
+            with _call_errors(progress):
                 for response in call:
-                    yield result(response)
+                    yield progress.answered(result(response))
         finally:
+            ended.set()
             call.cancel()
-        if failures:
-            raise failures[0]
+        if progress.failure:
+            raise progress.failure
 
     def model(self) -> ModelInfo:
         """Which model answers, and what the server accepts.
@@ -151,25 +161,37 @@ class AsyncClient:
 
     async def classify_stream(self, images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> AsyncGenerator[Result]:
         """As `Client.classify_stream`."""
-        failures: list[Exception] = []
+        progress = _StreamProgress(self._timeout_s)
 
         async def requests() -> AsyncIterator[digits_pb2.ClassifyStreamRequest]:
             try:
                 async for image in _each(images):
-                    yield stream_request(image)
+                    yield progress.sending(stream_request(image))
             # Raised here, in gRPC's task, it would lose the answers that are under way.
             except Exception as error:
-                failures.append(error)
+                progress.failure = error
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(self._timeout_s)
+                progress.cancel_if_silent(call)
 
         call = self._stub.ClassifyStream(requests())
+        watching = asyncio.create_task(watch())
         try:
-            with _call_errors():
+            with _call_errors(progress):
                 async for response in call:
-                    yield result(response)
+                    yield progress.answered(result(response))
+        # The stream was cancelled by `watch`: the task it cancels is not the caller's.
+        except asyncio.CancelledError:
+            if not progress.silent:
+                raise
+            raise progress.silence() from None
         finally:
+            watching.cancel()
             call.cancel()
-        if failures:
-            raise failures[0]
+        if progress.failure:
+            raise progress.failure
 
     async def model(self) -> ModelInfo:
         """As `Client.model`."""
@@ -215,12 +237,46 @@ async def _each(images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> Async
             yield image
 
 
+class _StreamProgress:
+    """How far a stream has come: whether the server is silent, and what the caller's iterator raised."""
+
+    def __init__(self, timeout_s: float):
+        self.failure: BaseException | None = None
+        self.silent = False
+        self._timeout_s = timeout_s
+        self._sent = self._answered = 0
+        self._was_waiting_at: int | None = None
+
+    def sending(self, request: digits_pb2.ClassifyStreamRequest) -> digits_pb2.ClassifyStreamRequest:
+        self._sent += 1
+        return request
+
+    def answered(self, result: Result) -> Result:
+        self._answered += 1
+        return result
+
+    def cancel_if_silent(self, call: Any) -> None:
+        """Called every `timeout_s`: cancel if an answer was awaited all the while and none came.
+
+        A caller who sends slowly and waits for nothing may take its time.
+        """
+        if self._was_waiting_at == self._answered:
+            self.silent = True
+            call.cancel()
+        self._was_waiting_at = self._answered if self._sent > self._answered else None
+
+    def silence(self) -> ClassifyError:
+        return ClassifyError("DEADLINE_EXCEEDED", f"no answer came for {self._timeout_s:g} s")
+
+
 @contextlib.contextmanager
-def _call_errors() -> Iterator[None]:
+def _call_errors(progress: _StreamProgress | None = None) -> Iterator[None]:
     """Turn gRPC's errors into ours."""
     try:
         yield
     except grpc.RpcError as error:
+        if progress and progress.silent:
+            raise progress.silence() from error
         message = error.details() or "no details"
         if "larger than max" in message:
             message += "; send fewer or smaller images, or raise the server's --max-message-bytes"

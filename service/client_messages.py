@@ -17,16 +17,24 @@ from protos import digits_pb2
 
 RAW = digits_pb2.IMAGE_FORMAT_RAW_28X28
 ENCODED = digits_pb2.IMAGE_FORMAT_ENCODED
+PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 
 
 class PilImage(Protocol):
     """The part of `PIL.Image.Image` that is needed."""
 
+    @property
+    def mode(self) -> str:
+        """How its pixels are stored, such as "RGB"."""
+
+    def convert(self, mode: str, /) -> PilImage:
+        """The same image in another mode."""
+
     def save(self, fp: Any, format: str) -> None:
         """Write the image."""
 
 
-ImageLike = bytes | str | os.PathLike[str] | PilImage | npt.NDArray[np.uint8]
+ImageLike = bytes | bytearray | memoryview | str | os.PathLike[str] | PilImage | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,31 +97,39 @@ _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 def encode(image: ImageLike) -> tuple[digits_pb2.ImageFormat.ValueType, bytes]:
     """The format and the bytes an image is sent as."""
-    if isinstance(image, bytes):
-        return ENCODED, image
+    if isinstance(image, bytes | bytearray | memoryview):
+        return ENCODED, bytes(image)
     if isinstance(image, str | os.PathLike):
         return ENCODED, Path(image).read_bytes()
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8:
             raise TypeError(f"an image array must be uint8, 0 to 255, not {image.dtype} of shape {image.shape}")
-        if image.shape == (28, 28):
-            return RAW, image.tobytes()
-        # Needed for arrays of other shapes only, by whoever sends them.
-        from PIL import Image
+        return (RAW, image.tobytes()) if image.shape == (28, 28) else (ENCODED, _array_as_png(image))
+    if hasattr(image, "save"):
+        return ENCODED, _as_png(image)
+    raise TypeError(f"an image must be bytes, a path, a PIL image or a uint8 array, not {type(image).__name__}")
 
-        shape = image.shape
-        try:
-            image = Image.fromarray(image)
-        except (TypeError, ValueError):
-            raise TypeError(
-                "an image array must have the shape (height, width), (height, width, 3) or (height, width, 4), "
-                f"not {shape}"
-            ) from None
-    if not hasattr(image, "save"):
-        raise TypeError(f"an image must be bytes, a path, a PIL image or a uint8 array, not {type(image).__name__}")
+
+def _array_as_png(array: npt.NDArray[np.uint8]) -> bytes:
+    # Needed by whoever sends such arrays, and by nobody else.
+    from PIL import Image
+
+    try:
+        return _as_png(Image.fromarray(array))
+    except (TypeError, ValueError, SystemError):
+        raise TypeError(
+            "an image array must have the shape (height, width), (height, width, 3) or (height, width, 4), "
+            f"none of them 0, not {array.shape}"
+        ) from None
+
+
+def _as_png(image: PilImage) -> bytes:
+    if image.mode not in PNG_MODES:
+        has_alpha = image.mode in ("PA", "RGBa", "La")
+        image = image.convert("RGBA" if has_alpha else "RGB")
     file = io.BytesIO()
     image.save(file, format="PNG")
-    return ENCODED, file.getvalue()
+    return file.getvalue()
 
 
 def request(image: ImageLike) -> digits_pb2.ClassifyRequest:
@@ -149,7 +165,9 @@ def prediction(message: digits_pb2.Prediction) -> Prediction:
 def result(message: digits_pb2.ItemResult | digits_pb2.ClassifyStreamResponse) -> Result:
     """The prediction, or the error, for one image of a batch or stream."""
     if message.HasField("error"):
-        return ClassifyError(_CODE_NAMES[message.error.code], message.error.message)
+        return ClassifyError(_CODE_NAMES.get(message.error.code, "UNKNOWN"), message.error.message)
+    if not message.HasField("prediction"):
+        return ClassifyError("INTERNAL", "the server answered with neither a prediction nor an error")
     return prediction(message.prediction)
 
 

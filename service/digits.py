@@ -12,7 +12,7 @@ from google.rpc import status_pb2
 
 from protos import digits_pb2, digits_pb2_grpc
 from service.classifier import Answer, Classifier, Format, Prediction
-from service.errors import CallError, InvalidImage, InvalidRequest, NotImplementedYet
+from service.errors import CallError, InvalidImage, InvalidRequest, NotImplementedYet, NotReady
 
 if TYPE_CHECKING:
     # Generic in the stubs only.
@@ -30,17 +30,26 @@ _FORMATS = {
 class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
     """The calls of `protos/digits.proto`, whose comments say what they mean."""
 
-    def __init__(self, classifier: Classifier, *, limits: digits_pb2.Limits, stream_window_images: int):
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        limits: digits_pb2.Limits,
+        stream_window_images: int,
+        draining: asyncio.Event,
+    ):
         """Serve a classifier.
 
         Args:
             classifier: Does the work.
             limits: What `GetModel` tells of the server's limits.
             stream_window_images: Images of one stream worked on at the same time.
+            draining: Once set, streams answer what they have received, and end.
         """
         self._classifier = classifier
         self._limits = limits
         self._stream_window_images = stream_window_images
+        self._draining = draining
 
     async def Classify(self, request: digits_pb2.ClassifyRequest, context: Context) -> digits_pb2.ClassifyResponse:
         answer = await self._classifier.classify([request.image], _format(request.format), _deadline(context))
@@ -70,20 +79,31 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
         self, requests: AsyncIterator[digits_pb2.ClassifyStreamRequest], context: Context
     ) -> None:
         """Answer in order, while up to a window of images is worked on."""
-        # The queue's bound makes a caller who sends faster than we answer wait.
-        answers: asyncio.Queue[asyncio.Task[digits_pb2.ClassifyStreamResponse] | None] = asyncio.Queue(
-            self._stream_window_images
-        )
+        answers: asyncio.Queue[asyncio.Task[digits_pb2.ClassifyStreamResponse] | None] = asyncio.Queue()
+        # Makes a caller who sends faster than we answer wait.
+        window = asyncio.Semaphore(self._stream_window_images)
 
         async def receive() -> None:
-            async for request in requests:
-                await answers.put(tasks.create_task(self._answer(request, _deadline(context))))
-            await answers.put(None)
+            try:
+                async for request in requests:
+                    await window.acquire()
+                    answers.put_nowait(tasks.create_task(self._answer(request, _deadline(context))))
+            finally:
+                answers.put_nowait(None)
+
+        async def stop_receiving_when_draining() -> None:
+            await self._draining.wait()
+            receiving.cancel()
 
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(receive())
+            receiving = tasks.create_task(receive())
+            watching = tasks.create_task(stop_receiving_when_draining())
             while task := await answers.get():
                 await context.write(await task)
+                window.release()
+            watching.cancel()
+        if self._draining.is_set():
+            raise NotReady("the server is shutting down; what it received is answered, another one may do the rest")
 
     async def _answer(
         self, request: digits_pb2.ClassifyStreamRequest, deadline: float | None

@@ -23,6 +23,8 @@ Pixels = npt.NDArray[np.uint8]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 SIDE = 28
 DIGIT_SIDE = 20
+# Pixels beyond this are averaged away before anything else: a digit that fills a tenth of it is still five times 20.
+LARGEST_SIDE = 1024
 # Contrast, out of 255, below which a picture holds no ink worth enlarging.
 FAINTEST_INK = 24
 
@@ -97,14 +99,23 @@ class ImageReader:
 
 
 def _to_grey(image: Image.Image) -> Pixels:
-    """One grey channel, upright, without transparency, 16 bits cut to 8."""
+    """One grey channel, upright, without transparency, its longer side at most `LARGEST_SIDE`."""
+    # A JPEG is decoded at a fraction of its size, which saves most of the work and of the memory.
+    image.draft(None, (LARGEST_SIDE, LARGEST_SIDE))
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_to_8_bits(np.asarray(image, np.float32)))
+    image = image.convert("LA" if image.has_transparency_data else "L")
+    if (longer_side := max(image.size)) > LARGEST_SIDE:
+        image = image.reduce(-(-longer_side // LARGEST_SIDE))
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        # convert("L") would clamp these to 255 instead of scaling them.
-        return (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-    if image.has_transparency_data:
-        return _on_paper(image.convert("LA"))
-    return np.array(image.convert("L"))
+    return _on_paper(image) if image.mode == "LA" else np.array(image)
+
+
+def _to_8_bits(wide: npt.NDArray[np.float32]) -> Pixels:
+    """Scale grey values to 0 to 255 by the smallest usual range that holds them; convert("L") would clamp them."""
+    brightest = float(wide.max())
+    full = next((full for full in (1, 255, 4095, 65535) if brightest <= full), brightest)
+    return (wide * (255 / full)).clip(0, 255).astype(np.uint8)
 
 
 def _on_paper(image: Image.Image) -> Pixels:
@@ -179,7 +190,8 @@ def _fit(ink: npt.NDArray[np.float32]) -> Pixels:
     scale = DIGIT_SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     resample = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
-    small = np.asarray(Image.fromarray(ink.astype(np.uint8)).resize(size, resample), np.float32)
+    # In float32: a speck that 8 bits would round away must not leave an empty picture.
+    small = np.asarray(Image.fromarray(ink).resize(size, resample)).clip(0)
     # Thin strokes grow faint when averaged; MNIST's are white in the middle.
     whitened: Pixels = (small * (255 / small.max())).round().astype(np.uint8)
     return whitened

@@ -13,12 +13,13 @@ import inspect
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from service.errors import CallError, InvalidRequest
+from service.errors import CallError, InvalidRequest, NotReady
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 UNARY, BIDI_STREAM = "unary", "bidi_stream"
+HEALTH = "grpc.health.v1.Health"
 
 
 class Observer(Protocol):
@@ -45,6 +47,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     Attributes:
         idle: Set while none of them is in progress.
+        draining: Set it to have new calls refused; health checks are still answered.
     """
 
     def __init__(self, observer: Observer, *, max_message_bytes: int):
@@ -52,7 +55,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         Args:
             observer: Told of every call's start and end.
-            max_message_bytes: Larger unary requests are refused. The transport's
+            max_message_bytes: Larger requests are refused. The transport's
                 own limit has to be higher: its error cannot name the setting.
         """
         self._observer = observer
@@ -60,6 +63,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._in_progress = 0
         self.idle = asyncio.Event()
         self.idle.set()
+        self.draining = asyncio.Event()
 
     async def intercept_service(
         self,
@@ -73,83 +77,97 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         _, service, method = handler_call_details.method.split("/")
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
-                self._wrap(handler.unary_unary, UNARY, service, method),
-                request_deserializer=handler.request_deserializer,
+                self._unary(handler.unary_unary, service, method),
+                request_deserializer=self._reader(handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             )
         if inspect.iscoroutinefunction(handler.stream_stream):
             return grpc.stream_stream_rpc_method_handler(
-                self._wrap(handler.stream_stream, BIDI_STREAM, service, method),
-                request_deserializer=handler.request_deserializer,
+                self._stream(handler.stream_stream, service, method),
+                request_deserializer=self._reader(handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             )
         # Left are reflection and Health.Watch, which last as long as their callers.
         return handler
 
-    def _wrap(self, handle: Any, kind: str, service: str, method: str) -> Any:
+    def _reader(self, parse: Any) -> Callable[[bytes], Any]:
+        """A deserializer that returns what is wrong with a message: gRPC would tell the caller the name of a class."""
+
+        def read(data: bytes) -> Any:
+            if len(data) > self._max_message_bytes:
+                return InvalidRequest(
+                    f"the request message has {len(data)} bytes, the limit is {self._max_message_bytes} "
+                    "(--max-message-bytes)"
+                )
+            try:
+                return parse(data)
+            except DecodeError:
+                return InvalidRequest(
+                    f"the {len(data)} bytes of the request are no message of the type this call takes"
+                )
+
+        return read
+
+    def _unary(self, handle: Any, service: str, method: str) -> Any:
         async def call(request: Any, context: Context) -> Any:
-            with self._in_progress_now(), _Timer(self._observer, kind, service, method) as timer:
-                try:
-                    if kind is UNARY:
-                        self._check_size(request)
-                    response = await handle(request, context)
-                except Exception as error:
-                    await _abort(context, timer, error)
-                timer.code = "OK"
-                return response
+            async with self._around(context, UNARY, service, method):
+                if isinstance(request, CallError):
+                    raise request
+                return await handle(request, context)
 
         return call
 
-    @contextlib.contextmanager
-    def _in_progress_now(self) -> Iterator[None]:
+    def _stream(self, handle: Any, service: str, method: str) -> Any:
+        async def call(requests: AsyncIterator[Any], context: Context) -> None:
+            async with self._around(context, BIDI_STREAM, service, method):
+                await handle(_readable(requests), context)
+
+        return call
+
+    @contextlib.asynccontextmanager
+    async def _around(self, context: Context, kind: str, service: str, method: str) -> AsyncIterator[None]:
+        """What happens around every call."""
+        began, code = time.monotonic(), "CANCELLED"
         self._in_progress += 1
         self.idle.clear()
+        self._observer.call_started(kind, service, method)
         try:
-            yield
+            try:
+                if self.draining.is_set() and service != HEALTH:
+                    raise NotReady("the server is shutting down; another one may answer")
+                yield
+                code = "OK"
+            except grpc.aio.AbortError:
+                # Only gRPC's own health service aborts by itself: for a service it does not know.
+                code = "NOT_FOUND"
+                raise
+            except Exception as error:
+                code, text = _status(error)
+                await context.abort(grpc.StatusCode[code], text)
         finally:
+            # gRPC cancels the handler when the caller leaves and when its deadline passes, without saying which.
+            remaining = context.time_remaining()
+            if code == "CANCELLED" and remaining is not None and remaining <= 0:
+                code = "DEADLINE_EXCEEDED"
+            self._observer.call_ended(kind, service, method, code, time.monotonic() - began)
             self._in_progress -= 1
             if not self._in_progress:
                 self.idle.set()
 
-    def _check_size(self, request: Any) -> None:
-        size = request.ByteSize()
-        if size > self._max_message_bytes:
-            raise InvalidRequest(
-                f"the request message has {size} bytes, the limit is {self._max_message_bytes} (--max-message-bytes)"
-            )
+
+async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        if isinstance(request, CallError):
+            raise request
+        yield request
 
 
-class _Timer:
-    """Reports one call's start and, whatever happens, its end."""
-
-    def __init__(self, observer: Observer, kind: str, service: str, method: str):
-        self.code = "CANCELLED"
-        self._observer = observer
-        self._call = kind, service, method
-
-    def __enter__(self) -> _Timer:
-        self._observer.call_started(*self._call)
-        self._began = time.monotonic()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._observer.call_ended(*self._call, self.code, time.monotonic() - self._began)
-
-
-async def _abort(context: Context, timer: _Timer, error: Exception) -> NoReturn:
-    """End the call with the status of an error."""
+def _status(error: Exception) -> tuple[str, str]:
+    """The name of the status, and the text, that an error ends a call with."""
     if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        await _abort(context, timer, error.exceptions[0])
-    if isinstance(error, grpc.aio.AbortError):
-        # Only gRPC's own health service aborts by itself: for a service it does not know.
-        timer.code = "NOT_FOUND"
-        raise error
+        return _status(error.exceptions[0])
     if isinstance(error, CallError):
-        timer.code = error.status
-        await context.abort(grpc.StatusCode[error.status], str(error))
+        return error.status, str(error)
     fault = secrets.token_hex(8)
-    timer.code = "INTERNAL"
     log.error("fault %s", fault, exc_info=error)
-    await context.abort(
-        grpc.StatusCode.INTERNAL, f"the server failed on this call; its log knows more under id {fault}"
-    )
+    return "INTERNAL", f"the server failed on this call; its log knows more under id {fault}"

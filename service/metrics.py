@@ -73,6 +73,9 @@ class Metrics:
         self._rejections = Counter(
             "digitserve_rejections_total", "Images whose prediction was rejected.", ("reason",), registry=registry
         )
+        self._http = Counter(
+            "digitserve_http_requests_total", "Classifications over HTTP, by status.", ("status",), registry=registry
+        )
         self._ready = Gauge("digitserve_ready", "1 while the server is ready for calls, else 0.", registry=registry)
         self._model = Info("digitserve_model", "The model that is served.", registry=registry)
         self._provider = Info(
@@ -108,6 +111,10 @@ class Metrics:
         self._predictions[digit].inc()
         if rejection_reason:
             self._rejections.labels(rejection_reason).inc()
+
+    def http_answered(self, status: int) -> None:
+        """A classification over HTTP was answered with this status."""
+        self._http.labels(str(status)).inc()
 
     def serving(self, ready: bool) -> None:
         """The server became ready, or stopped being so."""

@@ -63,8 +63,7 @@ class Session:
             )
         # onnxruntime raises a type of its own for each kind of damage, and others besides.
         except Exception as error:
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise ModelUnusable(f"ONNX Runtime cannot load the model: {reason}") from error
+            raise ModelUnusable(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
         self.providers_got: list[str] = self._session.get_providers()
         if self.providers_got[0] != self.providers_asked[0]:
             raise DeviceMissing(
@@ -74,8 +73,23 @@ class Session:
         _check_signature(self._session.get_inputs(), (INPUT,), "input")
         _check_signature(self._session.get_outputs(), OUTPUTS, "output")
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self._warm_up(max_run_images)
+
+    def _warm_up(self, max_run_images: int) -> None:
+        """Run the smallest and the largest batch, so that no caller waits for what is done once; check the answers."""
         for images in (1, max_run_images):
-            self.run(np.zeros((images, 1, 28, 28), np.uint8))
+            try:
+                probabilities, scores = self.run(np.zeros((images, 1, 28, 28), np.uint8))
+            # Of the same many types as a failed load.
+            except Exception as error:
+                raise ModelUnusable(f"the model fails on {images} blank images: {_first_line(error)}") from error
+            if probabilities.shape != (images, 10) or scores.shape != (images,):
+                raise ModelUnusable(
+                    f"the model answers {images} images with shapes {probabilities.shape} and {scores.shape}; "
+                    f"expected {(images, 10)} and {(images,)}"
+                )
+            if not (np.isfinite(probabilities).all() and np.isfinite(scores).all()):
+                raise ModelUnusable(f"the model answers {images} blank images with numbers that are not finite")
 
     def run(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Run the model.
@@ -88,6 +102,10 @@ class Session:
         """
         probabilities, scores = self._session.run(("probabilities", "digit_score"), {"image": images})
         return probabilities, scores
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _import_onnxruntime() -> Any:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -37,6 +37,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 # Health answers for the server as a whole ("") and for the service by name.
 HEALTH_NAMES = ("", digits.SERVICE)
+HANDOVER_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +71,16 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(classifier.close)
-        ops_port = await _open_http(
-            stack, web.operations_app(metrics, readiness.is_ready), settings.host, settings.ops_port, "--ops-port"
-        )
+        ops = _http(web.operations_app(metrics, readiness.is_ready), settings)
+        ops_port = await _open_http(stack, ops, settings.host, settings.ops_port, "--ops-port")
         server = _grpc_server(settings, [calls])
         await readiness.set(False)
-        _add_services(server, settings, classifier, readiness.servicer)
+        _add_services(server, settings, classifier, readiness.servicer, calls.draining)
         grpc_port = _listen(server, settings.host, settings.grpc_port)
         await server.start()
         stack.push_async_callback(server.stop, None)
-        http_port = await _open_http(
-            stack,
-            web.public_app(classifier, max_image_bytes=settings.max_image_bytes),
-            settings.host,
-            settings.http_port,
-            "--http-port",
-        )
+        public = _http(web.public_app(classifier, metrics, max_image_bytes=settings.max_image_bytes), settings)
+        http_port = await _open_http(stack, public, settings.host, settings.http_port, "--http-port")
 
         model = await asyncio.to_thread(_load_model, settings)
         metrics.model_loaded(
@@ -102,20 +97,20 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             )
         )
         classifier.open(model, batcher)
-        stack.push_async_callback(_finish_calls, server, calls, settings.drain_timeout_s)
+        stack.push_async_callback(_finish_calls, server, calls, public, settings.drain_timeout_s)
         await readiness.set(True)
         stack.push_async_callback(_drain, readiness, settings.drain_delay_s)
         yield Running(grpc_port, http_port, ops_port, model)
 
 
-async def until_signalled() -> None:
-    """Wait for SIGTERM or SIGINT; a second one ends the process at once."""
+async def until_signalled(is_serving: Callable[[], bool]) -> None:
+    """Wait for SIGTERM or SIGINT; a second one, or one before anything is served, ends the process at once."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
     def on_signal(signum: signal.Signals) -> None:
-        if stop.is_set():
-            log.warning("second signal (%s): exiting at once", signum.name)
+        if stop.is_set() or not is_serving():
+            log.warning("%s: exiting at once", signum.name)
             os._exit(128 + signum)
         log.info("%s: draining; a second signal exits at once", signum.name)
         stop.set()
@@ -163,7 +158,11 @@ def _grpc_server(settings: Settings, interceptors: Sequence[grpc.aio.ServerInter
 
 
 def _add_services(
-    server: grpc.aio.Server, settings: Settings, classifier: Classifier, health_servicer: health.aio.HealthServicer
+    server: grpc.aio.Server,
+    settings: Settings,
+    classifier: Classifier,
+    health_servicer: health.aio.HealthServicer,
+    draining: asyncio.Event,
 ) -> None:
     limits = digits_pb2.Limits(
         max_image_bytes=settings.max_image_bytes,
@@ -171,7 +170,9 @@ def _add_services(
         max_batch_images=settings.max_batch_images,
         max_message_bytes=settings.max_message_bytes,
     )
-    servicer = digits.DigitClassifier(classifier, limits=limits, stream_window_images=settings.stream_window_images)
+    servicer = digits.DigitClassifier(
+        classifier, limits=limits, stream_window_images=settings.stream_window_images, draining=draining
+    )
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((digits.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -181,25 +182,31 @@ def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
     try:
         return server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except RuntimeError:
-        raise PortUnavailable(_port_text(host, port, "--grpc-port")) from None
+        raise PortUnavailable(_port_text(host, port, "taken, or not allowed", "--grpc-port")) from None
+
+
+def _http(app: aiohttp_web.Application, settings: Settings) -> aiohttp_web.AppRunner:
+    # A handler whose caller has gone is cancelled, and its image never run.
+    return aiohttp_web.AppRunner(
+        app, access_log=None, shutdown_timeout=settings.drain_timeout_s, handler_cancellation=True
+    )
 
 
 async def _open_http(
-    stack: contextlib.AsyncExitStack, app: aiohttp_web.Application, host: str, port: int, flag: str
+    stack: contextlib.AsyncExitStack, runner: aiohttp_web.AppRunner, host: str, port: int, flag: str
 ) -> int:
-    runner = aiohttp_web.AppRunner(app, access_log=None)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:
         await aiohttp_web.TCPSite(runner, host, port).start()
-    except OSError:
-        raise PortUnavailable(_port_text(host, port, flag)) from None
+    except OSError as error:
+        raise PortUnavailable(_port_text(host, port, error.strerror or str(error), flag)) from None
     actual: int = runner.addresses[0][1]
     return actual
 
 
-def _port_text(host: str, port: int, flag: str) -> str:
-    return f"cannot listen on {host} port {port}: it is taken or not allowed; choose another with {flag}"
+def _port_text(host: str, port: int, reason: str, flag: str) -> str:
+    return f"cannot listen on {host} port {port}: {reason}; choose another with {flag}, or another address with --host"
 
 
 async def _drain(readiness: _Readiness, delay_s: float) -> None:
@@ -207,11 +214,18 @@ async def _drain(readiness: _Readiness, delay_s: float) -> None:
     await asyncio.sleep(delay_s)
 
 
-async def _finish_calls(server: grpc.aio.Server, calls: CallInterceptor, timeout_s: float) -> None:
-    """Take no more calls and let those in progress finish."""
-    stopping = asyncio.create_task(server.stop(timeout_s))
-    # stop() also waits for health watchers, who never leave by themselves.
+async def _finish_calls(
+    server: grpc.aio.Server, calls: CallInterceptor, public: aiohttp_web.AppRunner, timeout_s: float
+) -> None:
+    """Take no more calls, over gRPC and HTTP, and let those in progress finish."""
+    await asyncio.gather(_finish_grpc(server, calls, timeout_s), public.cleanup())
+
+
+async def _finish_grpc(server: grpc.aio.Server, calls: CallInterceptor, timeout_s: float) -> None:
+    calls.draining.set()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(calls.idle.wait(), timeout_s)
+    # stop() ends as CANCELLED what gRPC has received and not yet handed over; a moment later it was refused in words.
+    await asyncio.sleep(HANDOVER_S)
+    # What is left are health watchers, who never leave by themselves, and calls beyond their time.
     await server.stop(None)
-    await stopping

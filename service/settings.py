@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from service.errors import InvalidSetting
-
-# In a wheel the model lies beside this file; in a checkout, beside the package.
-_PACKAGE = Path(__file__).resolve().parent
-BUNDLED_MODELS = next((p for p in (_PACKAGE / "models", _PACKAGE.parent / "models") if p.is_dir()), Path("models"))
 
 MIB = 1024 * 1024
 
@@ -49,11 +45,20 @@ def not_empty(value: str) -> str | None:
     return None if value else "must not be empty"
 
 
+def bundled_models() -> Path:
+    """Where the released model lies: beside this file in a wheel, beside the package in a checkout."""
+    package = Path(__file__).resolve().parent
+    return next((path for path in (package / "models", package.parent / "models") if path.is_dir()), Path("models"))
+
+
 def _setting(default: Any, group: str, help: str, check: Check | None = None) -> Any:
-    return field(default=default, metadata={"group": group, "help": help, "check": check})
+    metadata = {"group": group, "help": help, "check": check}
+    return field(default_factory=default if callable(default) else lambda: default, metadata=metadata)
 
 
 PORT = between(0, 65535)
+# Above it, Pillow warns of a decompression bomb and then refuses by itself.
+PILLOWS_MAX_PIXELS = 89_478_485
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +75,12 @@ class Settings:
     ops_port: int = _setting(8002, "addresses", "port of /metrics, /livez and /readyz; 0 takes a free one", PORT)
 
     transport: str = _setting(
-        "auto", "process", "gRPC implementation: grpcio, or auto for the fastest installed", one_of("auto", "grpcio")
+        "auto", "process", "gRPC implementation; this release has grpcio, which auto takes", one_of("auto", "grpcio")
     )
     workers: int = _setting(1, "process", "server processes; this release runs one", between(1, 1))
 
     models_dir: Path = _setting(
-        BUNDLED_MODELS, "model", "folder with <name>/<version>/model.onnx; the newest is served"
+        bundled_models, "model", "folder with digits/<version>/model.onnx; the newest is served"
     )
     device: str = _setting(
         "auto",
@@ -95,7 +100,9 @@ class Settings:
     )
 
     max_image_bytes: int = _setting(4 * MIB, "limits", "bytes of one image", between(784, 1 << 30))
-    max_image_pixels: int = _setting(16_000_000, "limits", "width times height of one image", between(784, 1 << 30))
+    max_image_pixels: int = _setting(
+        16_000_000, "limits", "width times height of one image", between(784, PILLOWS_MAX_PIXELS)
+    )
     max_batch_images: int = _setting(1024, "limits", "images in one ClassifyBatch call", between(1, 65536))
     max_message_bytes: int = _setting(8 * MIB, "limits", "bytes of one request message", between(1024, 1 << 30))
 
@@ -137,7 +144,7 @@ class Settings:
                 _flag(spec.name),
                 default=argparse.SUPPRESS,
                 metavar="SECONDS" if spec.name.endswith("_s") else spec.name.rsplit("_", 1)[-1].upper(),
-                help=f"{spec.metadata['help']} (default: {spec.default}; {_variable(spec.name)})",
+                help=f"{spec.metadata['help']} (default: {_default(spec)}; {_variable(spec.name)})",
             )
 
     @classmethod
@@ -159,6 +166,11 @@ class Settings:
                     values[spec.name] = _parse(source, text, kinds[spec.name])
                     break
         return cls(**values)
+
+
+def _default(spec: Field[Any]) -> Any:
+    assert spec.default_factory is not MISSING  # `_setting` always gives one
+    return spec.default_factory()
 
 
 def _flag(name: str) -> str:

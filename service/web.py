@@ -18,6 +18,13 @@ log = logging.getLogger(__name__)
 HTTP_STATUS = {"INVALID_ARGUMENT": 400, "RESOURCE_EXHAUSTED": 429, "DEADLINE_EXCEEDED": 504, "UNAVAILABLE": 503}
 
 
+class Observer(Protocol):
+    """Whoever counts requests."""
+
+    def http_answered(self, status: int) -> None:
+        """A classification over HTTP was answered with this status."""
+
+
 class Exposition(Protocol):
     """Whoever can show the metrics."""
 
@@ -44,10 +51,15 @@ def operations_app(metrics: Exposition, is_ready: Callable[[], bool]) -> web.App
     return app
 
 
-def public_app(classifier: Classifier, *, max_image_bytes: int) -> web.Application:
+def public_app(classifier: Classifier, observer: Observer, *, max_image_bytes: int) -> web.Application:
     """`POST /v1/classify`: an image file as the body, the prediction as JSON."""
 
     async def classify(request: web.Request) -> web.Response:
+        response = await answer_to(request)
+        observer.http_answered(response.status)
+        return response
+
+    async def answer_to(request: web.Request) -> web.Response:
         try:
             answer = await classifier.classify([await request.read()], Format.ENCODED)
             result = answer.results[0]
@@ -58,6 +70,8 @@ def public_app(classifier: Classifier, *, max_image_bytes: int) -> web.Applicati
         except web.HTTPRequestEntityTooLarge:
             text = f"the image has more bytes than the limit of {max_image_bytes} (--max-image-bytes)"
             return _error(413, "INVALID_ARGUMENT", text)
+        except (web.RequestPayloadError, ConnectionError):
+            return _error(400, "INVALID_ARGUMENT", "the body of the request ended early or does not follow its headers")
         except Exception:
             fault = secrets.token_hex(8)
             log.exception("fault %s", fault)

@@ -14,7 +14,6 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 COMMAND = Path(sys.executable).parent / "digitserve"
-START_LIMIT_S = 60
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -69,11 +68,11 @@ class ServerProcess:
         """Send it a signal."""
         self.process.send_signal(signum)
 
-    def stop(self, signum: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+    def stop(self, signum: signal.Signals = signal.SIGTERM, timeout_s: float = 60) -> tuple[int, str]:
         """Stop it with a signal if it still runs; returns its exit code and what it wrote to stderr."""
         if self.process.poll() is None:
             self.send(signum)
-        _, stderr = self.process.communicate(timeout=START_LIMIT_S)
+        _, stderr = self.process.communicate(timeout=timeout_s)
         return self.process.returncode, stderr
 
     def get(self, url: str) -> str:

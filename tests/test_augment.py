@@ -54,6 +54,10 @@ def test_affine_fields_stay_within_their_bounds() -> None:
     middle = field[:, 13:15, 13:15].mean(dim=(1, 2)) * size / 2
     assert middle.abs().max() <= 2.0 + 1e-4
     assert middle.abs().max() > 1.5
+    # Without shear the two axes of the grid would stay at right angles.
+    across, down = field[:, 14, 20] - field[:, 14, 8], field[:, 20, 14] - field[:, 8, 14]
+    cosine = torch.nn.functional.cosine_similarity(across, down, dim=1)
+    assert 0.15 < cosine.abs().max() < 0.35
 
 
 def test_elastic_fields_are_smooth_and_of_random_strength() -> None:

@@ -216,3 +216,47 @@ async def test_closing_answers_what_was_accepted_and_refuses_the_rest() -> None:
     answers = await asyncio.gather(*accepted)
     await closing
     assert [answer.digit_scores.tolist() for answer in answers] == [[0], [1], [2]]
+
+
+class Stop(BaseException):
+    """What ends a thread rather than a run, as SystemExit does."""
+
+
+async def test_when_the_loop_itself_ends_nobody_waits_for_it() -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def run(images: Images) -> tuple[Floats, Floats]:
+        entered.set()
+        assert go_on.wait(10)
+        raise Stop
+
+    batcher = make(run, max_run_images=1)
+    batcher.start()
+    calls = [asyncio.create_task(batcher.submit(numbered(n))) for n in range(2)]
+    await asyncio.to_thread(entered.wait, 10)
+    go_on.set()
+    with pytest.raises(RuntimeError, match="was broken off"):
+        await calls[0]
+    with pytest.raises(NotReady, match="cannot run its model any more"):
+        await calls[1]
+    with pytest.raises(NotReady):
+        await batcher.submit(numbered(3))
+    with pytest.raises(Stop):
+        await batcher.close()
+
+
+async def test_an_observer_that_fails_fails_its_batch_only() -> None:
+    record = Record()
+    real = record.model_ran
+    failures = iter([ValueError("no such series")])
+
+    def model_ran(images: int, seconds: float, waits: Sequence[float]) -> None:
+        for error in failures:
+            raise error
+        real(images, seconds, waits)
+
+    record.model_ran = model_ran  # type: ignore[method-assign]
+    async with make(tell_number, record) as batcher:
+        with pytest.raises(ValueError, match="no such series"):
+            await batcher.submit(numbered(1))
+        assert (await batcher.submit(numbered(2))).digit_scores.tolist() == [2]

@@ -180,3 +180,20 @@ async def test_a_deadline_that_passed_stops_before_reading_the_file(digits: tupl
         with pytest.raises(DeadlinePassed, match="before the image file was read"):
             await classifier.classify([encode(digits[0][0])] * 2, Format.ENCODED, deadline=time.monotonic())
     assert observer.decoded == 0
+
+
+async def test_a_request_of_many_files_lets_a_small_one_in_between(digits: tuple[Pixels, Pixels]) -> None:
+    order: list[str] = []
+
+    class Ordered(Quiet):
+        def image_decoded(self, seconds: float) -> None:
+            order.append("file")
+
+    file = encode(on_paper(digits[0][0], scale=20))
+    async with classifying(observer=Ordered(), max_batch_images=40, max_decode_images=100) as classifier:
+        many = asyncio.create_task(classifier.classify([file] * 40, Format.ENCODED))
+        await asyncio.sleep(0)
+        await classifier.classify([file], Format.ENCODED)
+        behind = len(order)
+        await many
+    assert behind < 20

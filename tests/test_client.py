@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +34,17 @@ def same_picture(page: Image.Image, folder: Path) -> list[ImageLike]:
     """One picture in every form the client takes."""
     path = folder / "digit.png"
     page.save(path)
-    return [path, str(path), path.read_bytes(), page, np.asarray(page), np.asarray(page.convert("RGBA"))]
+    data = path.read_bytes()
+    return [
+        path,
+        str(path),
+        data,
+        bytearray(data),
+        memoryview(data),
+        page,
+        np.asarray(page),
+        np.asarray(page.convert("RGBA")),
+    ]
 
 
 def test_every_form_of_an_image_gives_the_same_answer(client: Client, page: Image.Image, tmp_path: Path) -> None:
@@ -54,6 +66,7 @@ def test_a_28x28_array_goes_to_the_network_as_it_is(client: Client, digits: Digi
     [
         (np.zeros((28, 28)), "must be uint8, 0 to 255, not float64 of shape (28, 28)"),
         (np.zeros((2, 3, 4, 5), np.uint8), "must have the shape (height, width), (height, width, 3)"),
+        (np.zeros((0, 5), np.uint8), "none of them 0, not (0, 5)"),
         (7, "must be bytes, a path, a PIL image or a uint8 array, not int"),
     ],
 )
@@ -182,6 +195,71 @@ def test_unavailable_is_tried_again_up_to_the_limit(digits: Digits, max_attempts
     finally:
         server.stop(None).wait()
     assert flaky.asked == asked
+
+
+@pytest.fixture
+def silent_address() -> Iterator[str]:
+    """A server whose streams never answer."""
+
+    class Silent(digits_pb2_grpc.DigitClassifierServicer):
+        def ClassifyStream(self, requests: Any, context: Any) -> Any:
+            for _ in requests:
+                pass
+            ended.wait(60)
+            yield from ()
+
+    ended = threading.Event()
+    server = grpc.server(ThreadPoolExecutor(2))
+    digits_pb2_grpc.add_DigitClassifierServicer_to_server(Silent(), server)  # type: ignore[abstract]
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    ended.set()
+    server.stop(None).wait()
+
+
+def test_a_stream_without_answers_ends(silent_address: str, digits: Digits) -> None:
+    silence = pytest.raises(ClassifyError, match=r"DEADLINE_EXCEEDED: no answer came for 0\.2 s")
+    with Client(silent_address, timeout_s=0.2) as client, silence:
+        list(client.classify_stream([digits[0][0]]))
+
+
+async def test_a_stream_without_answers_ends_for_asyncio_too(silent_address: str, digits: Digits) -> None:
+    async with AsyncClient(silent_address, timeout_s=0.2) as client:
+        with pytest.raises(ClassifyError, match=r"DEADLINE_EXCEEDED: no answer came for 0\.2 s"):
+            _ = [result async for result in client.classify_stream([digits[0][0]])]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                _ = [result async for result in client.classify_stream([digits[0][0]])]
+
+
+def test_a_caller_who_sends_slowly_may_take_its_time(server: ServerProcess, digits: Digits) -> None:
+    def slowly() -> Iterator[ImageLike]:
+        yield digits[0][0]
+        time.sleep(0.5)
+        yield digits[0][1]
+
+    with Client(server.grpc_address, timeout_s=0.1) as client:
+        assert len(list(client.classify_stream(slowly()))) == 2
+
+
+def test_an_exit_in_the_callers_iterator_does_not_hang(client: Client, digits: Digits) -> None:
+    def images() -> Iterator[ImageLike]:
+        yield digits[0][0]
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        list(client.classify_stream(images()))
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "LAB", "F", "I", "PA", "RGBa", "1", "P"])
+def test_pil_images_of_every_mode(client: Client, page: Image.Image, mode: str) -> None:
+    steps = {"PA": ["P"], "RGBa": ["RGBA"], "LAB": [], "HSV": ["RGB"], "YCbCr": ["RGB"], "CMYK": ["RGB"]}
+    for step in steps.get(mode, []):
+        page = page.convert(step)
+    if mode == "LAB":
+        pytest.skip("Pillow cannot make one without a colour profile")
+    assert isinstance(client.classify(page.convert(mode)), Prediction)
 
 
 def test_the_asyncio_client_does_the_same(server: ServerProcess, digits: Digits, page: Image.Image) -> None:

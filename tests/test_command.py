@@ -178,3 +178,48 @@ def test_the_welcome_has_a_line_to_copy_that_works(server: ServerProcess) -> Non
 def test_the_command_runs_as_a_module_too() -> None:
     done = subprocess.run([sys.executable, "-m", "service", "--version"], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("digitserve ")
+
+
+def test_a_file_too_large_for_the_server_is_named_and_the_others_are_read(ask: dict[str, str], tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(18 << 20))
+    done = run("classify", EXAMPLES / "one.png", large, EXAMPLES / "two.png", environ=ask)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["1", "2"]
+    assert done.stderr == f"digitserve: {large}: has more bytes than the server's limit of 4194304 for an image\n"
+    assert done.returncode == 1
+
+
+def test_every_file_is_reported_in_its_place(ask: dict[str, str], tmp_path: Path) -> None:
+    strange = tmp_path / "new\nline\x1b[31m.png"
+    shutil.copy(EXAMPLES / "two.png", strange)
+    names = ["missing.png", str(EXAMPLES / "one.png"), "x" * 300, str(strange), "missing too.png"]
+    lines = [json.loads(line) for line in run("classify", "--json", *names, environ=ask).stdout.splitlines()]
+    assert [line["file"] for line in lines] == names
+    assert [line.get("digit") for line in lines] == [None, 1, None, 2, None]
+    assert lines[2]["error"] == "File name too long"
+    assert run("classify", strange, environ=ask).stdout.endswith("new\\nline\\x1b[31m.png\n")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_closed_standard_stream_is_no_reason_to_crash(ask: dict[str, str], closed: str) -> None:
+    line = f"{shlex.quote(str(COMMAND))} classify - {closed}"
+    done = subprocess.run(["sh", "-c", line], input=b"", capture_output=True, timeout=60, env={**os.environ, **ask})
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+
+
+def test_output_that_cannot_be_written_is_one_line(ask: dict[str, str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [COMMAND, "info"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env={**os.environ, **ask}
+        )
+    assert (done.returncode, done.stderr) == (1, "digitserve: cannot write the output: No space left on device\n")
+
+
+def test_healthcheck_asks_the_port_the_server_was_told(server: ServerProcess) -> None:
+    port = server.grpc_address.rsplit(":", 1)[1]
+    environ = {name: value for name, value in os.environ.items() if name != "DIGITSERVE_ADDRESS"}
+    done = subprocess.run(
+        [COMMAND, "healthcheck"], env={**environ, "DIGITSERVE_GRPC_PORT": port}, capture_output=True, timeout=60
+    )
+    assert done.stdout == b"SERVING\n"

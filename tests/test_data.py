@@ -120,6 +120,8 @@ def test_the_validation_part_is_one_in_twelve_and_always_the_same() -> None:
     assert (len(train), len(validation)) == (55_000, 5_000)
     assert set(train) | set(validation) == set(range(60_000))
     np.testing.assert_array_equal(validation, validation_split(60_000)[1])
+    with pytest.raises(DataError, match="the training set holds 11 images; at least 12 are needed"):
+        validation_split(11)
 
 
 def test_where_mnist_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

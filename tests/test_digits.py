@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,8 +21,9 @@ from hypothesis import strategies as st
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
-from service.errors import CallError
-from service.settings import BUNDLED_MODELS
+from service.digits import DigitClassifier
+from service.errors import CallError, NotReady
+from service.settings import bundled_models
 from tests.pictures import Pixels, encode, on_paper
 from tests.server_process import ServerProcess, wait_until
 
@@ -198,16 +200,49 @@ def test_each_of_32_callers_gets_its_own_answer_and_the_model_runs_less_often(
     assert server.metric("digitserve_batch_images_count") - runs < len(images)
 
 
-def test_a_deadline_that_cannot_be_met(stub: digits_pb2_grpc.DigitClassifierStub) -> None:
-    files = [encode(on_paper(np.eye(28, dtype=np.uint8) * 255, scale=40))] * 200
+class Recorder:
+    """A classifier that keeps the deadlines it is given, and does not answer."""
+
+    def __init__(self) -> None:
+        self.deadlines: list[float | None] = []
+
+    async def classify(self, images: object, format: object, deadline: float | None) -> None:
+        self.deadlines.append(deadline)
+        raise NotReady("this is a test")
+
+
+async def test_the_callers_deadline_is_the_classifiers() -> None:
+    recorder = Recorder()
+    server = grpc.aio.server()
+    limits, draining = pb.Limits(), asyncio.Event()
+    servicer = DigitClassifier(recorder, limits=limits, stream_window_images=1, draining=draining)  # type: ignore[arg-type]
+    digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = digits_pb2_grpc.DigitClassifierStub(channel)
+        for timeout in (None, 50):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.Classify(pb.ClassifyRequest(), timeout=timeout)
+    await server.stop(None)
+    assert recorder.deadlines[0] is None
+    assert recorder.deadlines[1] is not None
+    assert 30 < recorder.deadlines[1] - time.monotonic() <= 51
+
+
+def test_a_deadline_that_cannot_be_met(server: ServerProcess, stub: digits_pb2_grpc.DigitClassifierStub) -> None:
+    name = {"grpc_method": "ClassifyBatch", "grpc_code": "DEADLINE_EXCEEDED"}
+    before = server.metric("grpc_server_handled_total", **name)
+    files = [encode(on_paper(np.eye(28, dtype=np.uint8) * 255, scale=40))] * 100
     with pytest.raises(grpc.RpcError) as error:
         stub.ClassifyBatch(pb.ClassifyBatchRequest(images=files), timeout=0.02)
     assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    wait_until(lambda: server.metric("grpc_server_handled_total", **name) == before + 1)
 
 
 def test_the_model_is_described(stub: digits_pb2_grpc.DigitClassifierStub) -> None:
     model = stub.GetModel(pb.GetModelRequest())
-    file = (BUNDLED_MODELS / "digits/1/model.onnx").read_bytes()
+    file = (bundled_models() / "digits/1/model.onnx").read_bytes()
     assert (model.name, model.version) == ("digits", "1")
     assert model.sha256 == hashlib.sha256(file).hexdigest()
     assert "conv5x5" in model.network and "MNIST" in model.trained_on

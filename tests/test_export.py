@@ -63,7 +63,20 @@ def test_the_metadata_says_what_the_checkpoint_knows() -> None:
 
 def test_the_accuracy_is_there_once_it_was_measured() -> None:
     assert "accuracy" not in props(export(tiny_checkpoint()))
-    assert props(export(tiny_checkpoint().with_accuracy(0.9962)))["accuracy"] == "0.9962"
+    found = props(export(tiny_checkpoint().tested(0.9962, "a few images")))
+    assert (found["accuracy"], found["tested_on"]) == ("0.9962", "a few images")
+
+
+def test_the_shapes_between_the_layers_are_those_of_the_network() -> None:
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(export(tiny_checkpoint())), strict_mode=True)
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim][1:] for v in model.graph.value_info}
+    assert [shapes[name] for name in ("conv1", "pool1", "conv2", "pool2", "flatten1", "fc1", "fc2")] == [
+        *([32, 24, 24], [32, 12, 12], [64, 8, 8], [64, 4, 4]),
+        *([1024], [128], [10]),
+    ]
+    assert sum(
+        onnx.numpy_helper.to_array(t).size for t in model.graph.initializer if t.name[-4:] in ("ight", "bias")
+    ) == (184_586)
 
 
 def test_the_same_checkpoint_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:

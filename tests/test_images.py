@@ -110,6 +110,32 @@ def test_a_picture_without_ink_is_blank(grey: int) -> None:
     assert READER.read(encode(np.full((50, 40), grey, np.uint8))).max() == 0
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    side=st.integers(30, 900),
+    specks=st.lists(st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)), min_size=1, max_size=5),
+)
+def test_specks_on_a_large_page_are_no_reason_to_fail(side: int, specks: list[tuple[float, float]]) -> None:
+    page = np.full((side, side), 255, np.uint8)
+    for row, column in specks:
+        page[int(row * side), int(column * side)] = 0
+    assert normalise(page).max() == 255
+
+
+@pytest.mark.parametrize(
+    ("dtype", "white"), [(np.uint16, 4095), (np.uint16, 65535), (np.int32, 255), (np.float32, 1.0)]
+)
+def test_grey_values_of_any_usual_range(seven: Pixels, dtype: type, white: float) -> None:
+    page = Image.fromarray((np.asarray(on_paper(seven)) / 255 * white).astype(dtype))
+    assert difference(READER.read(encode(page, "TIFF")), seven) < 12
+
+
+def test_a_large_photo_is_read_from_a_fraction_of_its_pixels(seven: Pixels) -> None:
+    reader = ImageReader(max_bytes=4 << 20, max_pixels=16_000_000)
+    photo = encode(on_paper(seven, scale=130, margin=100).convert("RGB"), "JPEG")
+    assert difference(reader.read(photo), seven) < 12
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_any_grey_picture_gives_28_by_28(data: st.DataObject) -> None:

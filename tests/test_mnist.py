@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from service.client import Client, ImageLike, Prediction
-from service.settings import BUNDLED_MODELS
+from service.settings import bundled_models
 from tests.mnist_files import read_images, read_labels
 from tests.pictures import encode
 
@@ -34,7 +34,7 @@ def raw_probabilities(client: Client, mnist: Path) -> Probabilities:
 
 
 def test_raw_answers_are_those_of_onnxruntime_in_process(raw_probabilities: Probabilities, mnist: Path) -> None:
-    session = onnxruntime.InferenceSession(str(BUNDLED_MODELS / "digits/1/model.onnx"))
+    session = onnxruntime.InferenceSession(str(bundled_models() / "digits/1/model.onnx"))
     images = read_images(mnist, "t10k")[:, None]
     expected = np.concatenate(
         [

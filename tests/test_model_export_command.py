@@ -73,7 +73,7 @@ def test_ctrl_c_in_the_first_epoch_says_that_there_is_nothing(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("model_export.__main__.train", interrupted)
+    monkeypatch.setattr("model_export.command.train", interrupted)
     assert run("train", "--data-dir", folder, "--out", tmp_path / "out", *QUICK) == 130
     assert "nothing was written" in capsys.readouterr().out
 
@@ -85,7 +85,7 @@ def test_an_interrupted_training_says_how_to_go_on(
         (tmp_path / "training.pt").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("model_export.__main__.train", interrupted)
+    monkeypatch.setattr("model_export.command.train", interrupted)
     assert run("train", "--data-dir", folder, "--out", tmp_path, "--device", "auto") == 130
     assert "the same command with --resume" in capsys.readouterr().out
 
@@ -153,3 +153,23 @@ def test_help_names_the_defaults(step: str, capsys: pytest.CaptureFixture[str]) 
         main([step, "--help"])
     assert stopped.value.code == 0
     assert "default: " in capsys.readouterr().out
+
+
+def test_ctrl_c_in_any_other_step_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("model_export.command.load_checkpoint", interrupted)
+    assert main(["verify"]) == 130
+    assert capsys.readouterr().err == "\nmodel_export verify: interrupted\n"
+
+
+def test_without_the_export_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "model_export.command")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["train"]) == 2
+    assert "'torch' is not installed; run: pip install 'digitserve[cpu,export]'" in capsys.readouterr().err

@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 from service import runtime
 from service.errors import DeviceMissing, ModelUnusable, RuntimeMissing
 from service.runtime import CPU, CUDA, Session
-from service.settings import BUNDLED_MODELS
+from service.settings import bundled_models
 
-RELEASED = (BUNDLED_MODELS / "digits/1/model.onnx").read_bytes()
+RELEASED = (bundled_models() / "digits/1/model.onnx").read_bytes()
 
 
 def session(model: bytes = RELEASED, device: str = "cpu") -> Session:
@@ -98,6 +98,26 @@ def test_another_file_or_another_signature_is_refused(model: bytes, text: str) -
     with pytest.raises(ModelUnusable) as error:
         session(model)
     assert text in str(error.value)
+
+
+def test_a_model_that_fails_or_answers_nonsense_is_found_when_it_is_warmed() -> None:
+    model = onnx.load_model_from_string(model_of())
+    model.graph.initializer[0].CopyFrom(helper.make_tensor("one", TensorProto.FLOAT, [900, 10], [0.0] * 9000))
+    model.graph.initializer.append(helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 900]))
+    model.graph.node.insert(1, helper.make_node("Reshape", ["flat", "shape"], ["reshaped"]))
+    model.graph.node[2].input[0] = "reshaped"
+    with pytest.raises(ModelUnusable, match="the model fails on 1 blank images"):
+        session(model.SerializeToString())
+    model = onnx.load_model_from_string(model_of())
+    model.graph.node[1].attribute[0].i = TensorProto.FLOAT
+    model.graph.node.insert(1, helper.make_node("Concat", ["flat", "flat"], ["twice"], axis=0))
+    model.graph.node[2].input[0] = "twice"
+    with pytest.raises(ModelUnusable, match=r"answers 1 images with shapes \(2, 10\) and \(2,\); expected \(1, 10\)"):
+        session(model.SerializeToString())
+    model = onnx.load_model_from_string(model_of())
+    model.graph.initializer[0].CopyFrom(helper.make_tensor("one", TensorProto.FLOAT, [784, 10], [float("nan")] * 7840))
+    with pytest.raises(ModelUnusable, match="not finite"):
+        session(model.SerializeToString())
 
 
 def test_a_model_with_the_right_signature_is_accepted() -> None:

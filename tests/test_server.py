@@ -1,12 +1,12 @@
-"""Life and death of the server: readiness, drain, signals, failed starts; in this process, and as the real command."""
+"""Life and death of the server: readiness, drain, failed starts; over real sockets, in this process."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
-import subprocess
+import threading
 import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from service.errors import ModelUnusable, PortUnavailable
 from service.repository import Model
 from service.server import running
 from service.settings import Settings
-from tests.server_process import COMMAND, ServerProcess
+from tests.server_process import wait_until
 
 RAW_BLANK = pb.ClassifyRequest(format=pb.IMAGE_FORMAT_RAW_28X28, image=bytes(784))
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -32,6 +32,16 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 def free_ports(**others: object) -> Settings:
     return Settings(**{"grpc_port": 0, "http_port": 0, "ops_port": 0, **others})  # type: ignore[arg-type]
+
+
+async def until_metrics_show(ops_port: int, line: str) -> None:
+    """Wait until /metrics has a line."""
+
+    def is_shown() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{ops_port}/metrics", timeout=10) as response:
+            return f"\n{line}\n" in response.read().decode()
+
+    await asyncio.to_thread(wait_until, is_shown)
 
 
 def replace_model(monkeypatch: pytest.MonkeyPatch, run: Callable[[Images], tuple[Floats, Floats]]) -> None:
@@ -118,27 +128,50 @@ async def test_draining_finishes_what_was_accepted(monkeypatch: pytest.MonkeyPat
         stub = digits_pb2_grpc.DigitClassifierStub(channel)
         calls = [asyncio.ensure_future(stub.Classify(RAW_BLANK)) for _ in range(16)]
         await entered.wait()
-        await asyncio.sleep(0.2)  # all 16 are with the server
+        await until_metrics_show(server.ops_port, "digitserve_queue_images 15.0")
         leaving = asyncio.create_task(context.__aexit__(None, None, None))
-        await asyncio.sleep(0.2)
-        assert not leaving.done()
+        await until_metrics_show(server.ops_port, "digitserve_ready 0.0")
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await stub.Classify(RAW_BLANK, timeout=5)
         assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert error.value.details() == "the server is shutting down; another one may answer"
+        assert not leaving.done()
         let_go.set()
         answers = await asyncio.gather(*calls)
         await leaving
     assert [len(answer.prediction.probabilities) for answer in answers] == [10] * 16
 
 
-async def test_a_call_that_does_not_end_is_cut_off_after_the_drain_timeout() -> None:
-    async with running(free_ports(drain_timeout_s=0.2)) as server:
+async def test_a_call_that_does_not_end_is_cut_off_after_the_drain_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, let_go = threading.Event(), threading.Event()
+
+    def run(images: Images) -> tuple[Floats, Floats]:
+        entered.set()
+        let_go.wait(1)
+        return np.full((len(images), 10), 0.1, np.float32), np.ones(len(images), np.float32)
+
+    replace_model(monkeypatch, run)
+    async with running(free_ports(drain_timeout_s=0.1)) as server:
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}")
-        call = digits_pb2_grpc.DigitClassifierStub(channel).ClassifyStream()
-        await call.write(pb.ClassifyStreamRequest(format=pb.IMAGE_FORMAT_RAW_28X28, image=bytes(784)))
-        await call.read()
+        call = digits_pb2_grpc.DigitClassifierStub(channel).Classify(RAW_BLANK)
+        await asyncio.to_thread(entered.wait, 10)
     assert await call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
     await channel.close()
+
+
+async def test_draining_ends_an_open_stream_in_words_once_it_is_answered() -> None:
+    context = running(free_ports())
+    server = await context.__aenter__()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        call = digits_pb2_grpc.DigitClassifierStub(channel).ClassifyStream()
+        await call.write(pb.ClassifyStreamRequest(format=pb.IMAGE_FORMAT_RAW_28X28, image=bytes(784)))
+        assert isinstance(await call.read(), pb.ClassifyStreamResponse)
+        leaving = asyncio.create_task(context.__aexit__(None, None, None))
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call.read()
+        assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert "what it received is answered" in (error.value.details() or "")
+        await asyncio.wait_for(leaving, 10)
 
 
 async def test_a_fault_of_ours_is_told_by_an_opaque_id_only(
@@ -185,66 +218,3 @@ async def test_a_failed_start_leaves_nothing_open(tmp_path: Path) -> None:
         async with running(free_ports(grpc_port=port, models_dir=tmp_path)):
             pass
     socket.create_server(("127.0.0.1", port)).close()
-
-
-def test_nothing_is_reported_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where ONNX Runtime's telemetry is on, which it is by default, it leaves a device id and a database."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("XDG_CACHE_HOME", "CI", "ORT_DISABLE_TELEMETRY"):
-        monkeypatch.delenv(name, raising=False)
-    with ServerProcess() as process:
-        process.stop()
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_and_ends_with_0(signum: signal.Signals) -> None:
-    with ServerProcess() as process:
-        code, stderr = process.stop(signum)
-    assert code == 0
-    assert f"{signum.name}: draining" in stderr
-    assert "Traceback" not in stderr
-
-
-def test_while_draining_the_server_still_serves_and_says_it_is_leaving() -> None:
-    with ServerProcess("--drain-delay-s", "30") as process, grpc.insecure_channel(process.grpc_address) as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)  # type: ignore[attr-defined]
-        assert next(watch).status == SERVING
-        process.send(signal.SIGTERM)
-        assert next(watch).status == NOT_SERVING
-        with pytest.raises(urllib.error.HTTPError, match="503"):
-            process.get(f"{process.ops_url}/readyz")
-        assert process.get(f"{process.ops_url}/livez") == "ok\n"
-        assert process.metric("digitserve_ready") == 0
-        assert digits_pb2_grpc.DigitClassifierStub(channel).Classify(RAW_BLANK).model_version == "1"
-        process.send(signal.SIGTERM)
-        code, stderr = process.stop()
-    assert code == 128 + signal.SIGTERM
-    assert "second signal" in stderr
-
-
-@pytest.mark.parametrize(
-    ("flags", "code", "text"),
-    [
-        (["--grpc-port", "x"], 2, "digitserve: --grpc-port: must be a whole number, not 'x'"),
-        (
-            ["--max-run-images", "0"],
-            2,
-            "--max-run-images (DIGITSERVE_MAX_RUN_IMAGES): must be between 1 and 4096, not 0",
-        ),
-        (["--models-dir", "/nowhere"], 3, "/nowhere/digits/<version>/model.onnx does not exist"),
-        (["--device", "cuda"], 3, "--device cuda needs CUDAExecutionProvider"),
-        (["--host", "192.0.2.1"], 3, "cannot listen on 192.0.2.1 port 8002"),
-    ],
-)
-def test_a_failed_start_is_one_line_and_its_own_exit_code(flags: list[str], code: int, text: str) -> None:
-    ports = (
-        []
-        if "--host" in flags or "--grpc-port" in flags
-        else ["--grpc-port", "0", "--http-port", "0", "--ops-port", "0"]
-    )
-    ended = subprocess.run([COMMAND, "serve", *ports, *flags], capture_output=True, text=True, timeout=60)
-    assert ended.returncode == code
-    assert text in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 1
-    assert ended.stdout == ""

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from service.errors import InvalidSetting
-from service.settings import BUNDLED_MODELS, Settings
+from service.settings import Settings, bundled_models
 
 
 def test_defaults_listen_on_this_machine_only() -> None:
     settings = Settings.load({}, {})
     assert settings.host == "127.0.0.1"
     assert (settings.http_port, settings.grpc_port, settings.ops_port) == (8000, 8001, 8002)
-    assert settings.models_dir == BUNDLED_MODELS
+    assert settings.models_dir == bundled_models()
 
 
 def test_a_flag_wins_over_its_variable_and_the_variable_over_the_default() -> None:
@@ -58,6 +58,7 @@ def test_help_names_every_flag_its_default_and_its_variable() -> None:
     parser = argparse.ArgumentParser()
     Settings.add_flags(parser)
     text = " ".join(parser.format_help().split())
+    defaults = Settings()
     for field in dataclasses.fields(Settings):
         assert f"--{field.name.replace('_', '-')} " in text
-        assert f"default: {field.default}; DIGITSERVE_{field.name.upper()})" in text
+        assert f"default: {getattr(defaults, field.name)}; DIGITSERVE_{field.name.upper()})" in text

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from model_export import train as train_module
-from model_export.checkpoint import CheckpointError, load_checkpoint
+from model_export.checkpoint import CheckpointError, load_checkpoint, load_tensors, to_bytes
 from model_export.train import TrainingOptions, epoch_seed, learning_rate, train
+from tests.conftest import REPOSITORY
 from tests.training import TINY, small_set, tiny_checkpoint
 
 DATA = small_set("train", 700)
@@ -69,7 +70,7 @@ def test_it_learns_and_records_what_it_was_made_from() -> None:
     assert facts.trained_on == "a training set in MNIST's format, 642 of 700 images"
     assert facts.training_data_sha256 == "0" * 64
     assert facts.torch == str(torch.__version__)
-    assert 0.1 < facts.temperature < 10
+    assert 0.1 < facts.temperature < 10 and facts.temperature != 1
     assert facts.accuracy is None
 
 
@@ -92,6 +93,15 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path, monkeypatch: pytest.M
         run(tmp_path)
     with pytest.raises(CheckpointError, match="was begun with seed 3, not 4: resume with the same"):
         run(tmp_path, resume=True, seed=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "current_commit", lambda: "another")
+        with pytest.raises(CheckpointError, match=r"was begun with commit .*, not another: resume with the same"):
+            run(tmp_path, resume=True)
+    unfinished = load_tensors(tmp_path / "training.pt")
+    del unfinished["optimizer"]
+    (tmp_path / "training.pt").write_bytes(to_bytes(unfinished))
+    with pytest.raises(CheckpointError, match="is damaged; remove it and leave --resume out to start"):
+        run(tmp_path, resume=True)
     (tmp_path / "training.pt").write_bytes((tmp_path / "checkpoint.pt").read_bytes())
     with pytest.raises(CheckpointError, match="is not an unfinished training"):
         run(tmp_path, resume=True)
@@ -106,10 +116,20 @@ def test_the_learning_rate_rises_and_falls_once() -> None:
     assert rates[-1] < 0.001
 
 
+def test_the_epoch_with_the_lowest_validation_loss_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = torch.zeros(4).long()
+    progress = train_module._start(TINY, torch.device("cpu"))
+    for epoch, sureness in enumerate((1.0, 3.0, 2.0), start=1):
+        monkeypatch.setattr(train_module, "predict", lambda *_, sure=sureness: torch.eye(10)[labels] * sure)
+        progress.epochs_done = epoch
+        train_module._keep_if_best(progress, (torch.zeros(4, 28, 28), labels))
+    assert progress.best["epoch"] == 2
+
+
 def test_every_epoch_of_every_seed_has_randomness_of_its_own() -> None:
     assert len({epoch_seed(seed, epoch) for seed in range(20) for epoch in range(20)}) == 400
 
 
 def test_the_defaults_are_those_of_the_released_model() -> None:
-    released = load_checkpoint(Path("models/digits/1/checkpoint.pt")).facts
+    released = load_checkpoint(REPOSITORY / "models/digits/1/checkpoint.pt").facts
     assert dataclasses.asdict(TrainingOptions()).items() <= dataclasses.asdict(released).items()

@@ -72,14 +72,24 @@ def test_the_accuracy_is_the_share_of_right_digits() -> None:
 def test_below_the_floor_is_refused_in_one_line() -> None:
     wrong = dataclasses.replace(TEST, labels=(TEST.labels + 1) % 10)
     with pytest.raises(RefusedError, match=r"^accuracy \d+\.\d\d% on 60 test images is below the floor 99\.50%$"):
-        verify(tiny_checkpoint(), export(tiny_checkpoint()), wrong)
+        verify(tiny_checkpoint(), export(tiny_checkpoint()), wrong, floor=0.995)
+
+
+def test_the_floor_for_mnist_is_not_meant_for_other_images() -> None:
+    with pytest.raises(
+        RefusedError, match="these 60 images are not MNIST's test set: give them a --floor of their own"
+    ):
+        verify(tiny_checkpoint(), export(tiny_checkpoint()), TEST)
 
 
 @pytest.mark.parametrize(
     ("model", "text"),
     [
         (lambda: edited(scale_constant("temperature", 1.01)), "at batch size 1 .* differ by .* in a probability"),
-        (lambda: edited(scale_constant("temperature", float("nan"))), "in a probability|different digits"),
+        (
+            lambda: edited(scale_constant("temperature", float("nan"))),
+            "differ by nan in a probability|different digits",
+        ),
         (lambda: edited(scale_constant("fc2.weight", -1.0)), r"at batch size 1 .* read \d+ images as different digits"),
         (lambda: edited(shift_score), "differ by .* in a digit_score, more than 1e-03"),
         (lambda: edited(rename_score), "are image, probabilities, energy_score; expected image, probabilities, digit_"),

@@ -16,6 +16,7 @@ from service import web
 from service.classifier import Answer
 from service.client import Client
 from service.errors import CallError, NotReady, QueueFull
+from service.metrics import Metrics
 from tests.pictures import Pixels, encode, on_paper
 from tests.server_process import ServerProcess
 
@@ -57,6 +58,21 @@ def test_a_bad_body_is_refused_with_the_reason(server: ServerProcess, body: byte
     assert text in answer["error"]["message"]
 
 
+def test_answers_are_counted_by_status(server: ServerProcess) -> None:
+    before = server.metric("digitserve_http_requests_total", status="400")
+    post(server, b"hello")
+    assert server.metric("digitserve_http_requests_total", status="400") == before + 1
+
+
+def test_a_body_that_is_not_what_its_headers_say(server: ServerProcess) -> None:
+    headers = {"Content-Encoding": "gzip"}
+    request = urllib.request.Request(f"{server.http_url}/v1/classify", data=b"not gzip", headers=headers)
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request, timeout=10)
+    assert error.value.code == 400
+    error.value.close()
+
+
 class Failing:
     """A classifier that fails in one way."""
 
@@ -76,7 +92,7 @@ class Failing:
     ],
 )
 async def test_every_error_has_its_http_status(error: Exception, status: int, code: str, text: str) -> None:
-    app = web.public_app(Failing(error), max_image_bytes=1000)  # type: ignore[arg-type]
+    app = web.public_app(Failing(error), Metrics(), max_image_bytes=1000)  # type: ignore[arg-type]
     async with TestClient(TestServer(app)) as client:
         response = await client.post("/v1/classify", data=b"x")
         answer = await response.json()

@@ -21,7 +21,7 @@ import onnxruntime
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
 from service.client import Client
-from service.settings import BUNDLED_MODELS
+from service.settings import bundled_models
 from tests.mnist_files import small_digits
 from tests.pictures import Pixels, encode
 from tests.server_process import ServerProcess
@@ -88,7 +88,7 @@ def alone_session() -> onnxruntime.InferenceSession:
     """The released model on one thread, without a server."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(BUNDLED_MODELS / "digits/1/model.onnx"), options)
+    return onnxruntime.InferenceSession(str(bundled_models() / "digits/1/model.onnx"), options)
 
 
 def rate(work: Callable[[], object], images: int) -> float:
