@@ -50,7 +50,7 @@ class Client:
             timeout_s: Deadline of each call, in seconds; of a stream, of each answer.
             max_attempts: Tries of a call that ends with UNAVAILABLE, 1 to 5; 1 never retries.
         """
-        self._channel = grpc.insecure_channel(address, options=_channel_options(max_attempts))
+        self._channel = grpc.insecure_channel(address, options=_channel_options(timeout_s, max_attempts))
         self._stub = digits_pb2_grpc.DigitClassifierStub(self._channel)
         self._timeout_s = timeout_s
 
@@ -73,7 +73,7 @@ class Client:
             TypeError: The image is of no accepted type.
         """
         with _call_errors():
-            return prediction(self._stub.Classify(request(image), timeout=self._timeout_s).prediction)
+            return prediction(self._stub.Classify(request(image)).prediction)
 
     def classify_batch(self, images: Sequence[ImageLike]) -> list[Result]:
         """Classify images in one call; a bad one yields a ClassifyError in its place.
@@ -83,7 +83,7 @@ class Client:
             ValueError: 28x28 arrays and pictures are mixed.
         """
         with _call_errors():
-            return results(self._stub.ClassifyBatch(batch_request(images), timeout=self._timeout_s))
+            return results(self._stub.ClassifyBatch(batch_request(images)))
 
     def classify_stream(self, images: Iterable[ImageLike]) -> Generator[Result]:
         """Classify any number of images, in order, many at a time in flight.
@@ -127,7 +127,7 @@ class Client:
             ClassifyError: The server could not be reached.
         """
         with _call_errors():
-            return model_info(self._stub.GetModel(digits_pb2.GetModelRequest(), timeout=self._timeout_s))
+            return model_info(self._stub.GetModel(digits_pb2.GetModelRequest()))
 
 
 class AsyncClient:
@@ -135,7 +135,7 @@ class AsyncClient:
 
     def __init__(self, address: str = "127.0.0.1:8001", *, timeout_s: float = 10.0, max_attempts: int = 5):
         """Connect when first used; the arguments are those of `Client`."""
-        self._channel = grpc.aio.insecure_channel(address, options=_channel_options(max_attempts))
+        self._channel = grpc.aio.insecure_channel(address, options=_channel_options(timeout_s, max_attempts))
         self._stub = digits_pb2_grpc.DigitClassifierStub(self._channel)
         self._timeout_s = timeout_s
 
@@ -152,12 +152,12 @@ class AsyncClient:
     async def classify(self, image: ImageLike) -> Prediction:
         """As `Client.classify`."""
         with _call_errors():
-            return prediction((await self._stub.Classify(request(image), timeout=self._timeout_s)).prediction)
+            return prediction((await self._stub.Classify(request(image))).prediction)
 
     async def classify_batch(self, images: Sequence[ImageLike]) -> list[Result]:
         """As `Client.classify_batch`."""
         with _call_errors():
-            return results(await self._stub.ClassifyBatch(batch_request(images), timeout=self._timeout_s))
+            return results(await self._stub.ClassifyBatch(batch_request(images)))
 
     async def classify_stream(self, images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> AsyncGenerator[Result]:
         """As `Client.classify_stream`."""
@@ -196,25 +196,30 @@ class AsyncClient:
     async def model(self) -> ModelInfo:
         """As `Client.model`."""
         with _call_errors():
-            return model_info(await self._stub.GetModel(digits_pb2.GetModelRequest(), timeout=self._timeout_s))
+            return model_info(await self._stub.GetModel(digits_pb2.GetModelRequest()))
 
 
-def _channel_options(max_attempts: int) -> list[tuple[str, Any]]:
-    method: dict[str, Any] = {"name": [{"service": "digits.v1.DigitClassifier"}]}
-    if max_attempts > 1:
-        # Classifying changes nothing, so that trying again is always safe.
-        method |= {
-            "retryPolicy": {
-                "maxAttempts": max_attempts,
-                "initialBackoff": "0.2s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            }
+def _channel_options(timeout_s: float, max_attempts: int) -> list[tuple[str, Any]]:
+    """Deadlines, retries and balancing as a gRPC service config (grpc.service_config.ServiceConfig)."""
+    # Classifying changes nothing, so that trying again is always safe.
+    retry: dict[str, Any] = {
+        "retryPolicy": {
+            "maxAttempts": max_attempts,
+            "initialBackoff": "0.2s",
+            "maxBackoff": "2s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE"],
         }
+    }
+    service = "digits.v1.DigitClassifier"
+    methods: list[dict[str, Any]] = [
+        {"name": [{"service": service}], "timeout": f"{timeout_s:.9f}s"},
+        # As long as the caller has images; `_StreamProgress` watches over its answers.
+        {"name": [{"service": service, "method": "ClassifyStream"}]},
+    ]
     config = {
         "loadBalancingConfig": [{"round_robin": {}}],
-        "methodConfig": [method],
+        "methodConfig": [method | retry for method in methods] if max_attempts > 1 else methods,
         # After fifty failures, retries stop until ten calls have succeeded for each further one (gRFC A6).
         "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
     }

@@ -153,7 +153,7 @@ def test_the_model_is_described(client: Client) -> None:
 
 
 def test_a_server_that_is_not_there(digits: Digits) -> None:
-    with Client("127.0.0.1:1", timeout_s=5, max_attempts=1) as client:
+    with Client("127.0.0.1:1", timeout_s=30, max_attempts=1) as client:
         for call in (
             lambda: client.classify(digits[0][0]),
             lambda: client.classify_batch([digits[0][0]]),
@@ -199,9 +199,12 @@ def test_unavailable_is_tried_again_up_to_the_limit(digits: Digits, max_attempts
 
 @pytest.fixture
 def silent_address() -> Iterator[str]:
-    """A server whose streams never answer."""
+    """A server that never answers."""
 
     class Silent(digits_pb2_grpc.DigitClassifierServicer):
+        def Classify(self, request: Any, context: Any) -> Any:
+            ended.wait(60)
+
         def ClassifyStream(self, requests: Any, context: Any) -> Any:
             for _ in requests:
                 pass
@@ -209,13 +212,22 @@ def silent_address() -> Iterator[str]:
             yield from ()
 
     ended = threading.Event()
-    server = grpc.server(ThreadPoolExecutor(2))
+    server = grpc.server(ThreadPoolExecutor(8))
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(Silent(), server)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"127.0.0.1:{port}"
     ended.set()
     server.stop(None).wait()
+
+
+def test_a_call_without_an_answer_ends_at_its_deadline(silent_address: str, digits: Digits) -> None:
+    for attempts in (1, 5):
+        with (
+            Client(silent_address, timeout_s=0.2, max_attempts=attempts) as client,
+            pytest.raises(ClassifyError, match="DEADLINE_EXCEEDED"),
+        ):
+            client.classify(digits[0][0])
 
 
 def test_a_stream_without_answers_ends(silent_address: str, digits: Digits) -> None:

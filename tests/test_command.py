@@ -141,7 +141,7 @@ def test_a_reader_who_leaves_early_is_no_error_of_ours(ask: dict[str, str]) -> N
 
 @pytest.mark.parametrize("command", [["classify", str(EXAMPLES)], ["info"], ["healthcheck"]])
 def test_a_server_that_is_not_there_is_one_line(command: list[str]) -> None:
-    done = run(*command, "--address", "127.0.0.1:1", "--timeout-s", "5")
+    done = run(*command, "--address", "127.0.0.1:1", "--timeout-s", "30")
     assert done.returncode == 1
     assert re.fullmatch(r"digitserve: 127\.0\.0\.1:1.* UNAVAILABLE: .*Connection refused\n", done.stderr)
     assert done.stdout == ""
