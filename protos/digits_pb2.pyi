@@ -104,7 +104,7 @@ Global___Prediction: _TypeAlias = Prediction  # noqa: Y015
 
 @_typing.final
 class Timing(_message.Message):
-    """Where the time went, in seconds. Of a batch: of its slowest image."""
+    """Where the time went, in seconds; of a batch, of all its images together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -112,11 +112,13 @@ class Timing(_message.Message):
     QUEUE_SECONDS_FIELD_NUMBER: _builtins.int
     MODEL_SECONDS_FIELD_NUMBER: _builtins.int
     decode_seconds: _builtins.float
-    """Reading the image file and normalising it; 0 for IMAGE_FORMAT_RAW_28X28."""
+    """Reading and normalising the image files, waiting for a thread included; 0
+    for IMAGE_FORMAT_RAW_28X28.
+    """
     queue_seconds: _builtins.float
-    """Waiting for the model to be free."""
+    """Waiting for the model until the first run that held an image of the call."""
     model_seconds: _builtins.float
-    """The model run that held this image, other callers' images included."""
+    """The runs that held images of the call, other callers' images included."""
     def __init__(
         self,
         *,
