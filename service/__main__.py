@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -112,7 +113,17 @@ def _add_address(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("DIGITSERVE_ADDRESS", f"127.0.0.1:{os.environ.get('DIGITSERVE_GRPC_PORT', 8001)}"),
         help="host:port of the server (default: %(default)s; DIGITSERVE_ADDRESS)",
     )
-    parser.add_argument("--timeout-s", type=float, default=10.0, help="seconds to wait for it (default: 10)")
+    parser.add_argument("--timeout-s", type=_seconds, default=10.0, help="seconds to wait for an answer (default: 10)")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.001 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds between 0.001 and 86400")
+    return seconds
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -163,7 +174,7 @@ def _from_here(path: Path) -> Path:
 def _classify(args: argparse.Namespace) -> int:
     from service.classify import classify_files
 
-    return asyncio.run(classify_files(args.images, args.address, timeout_s=args.timeout_s, as_json=args.json))
+    return classify_files(args.images, args.address, timeout_s=args.timeout_s, as_json=args.json)
 
 
 def _info(args: argparse.Namespace) -> int:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from service.client import AsyncClient, ClassifyError, Prediction
+from service.client import ClassifyError, Client, Prediction
 from service.errors import DigitserveError
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 FILES_WORTH_A_BAR = 20
 
 
-async def classify_files(names: Sequence[str], address: str, *, timeout_s: float, as_json: bool) -> int:
+def classify_files(names: Sequence[str], address: str, *, timeout_s: float, as_json: bool) -> int:
     """Classify files, folders and standard input ("-"), with a line for each file in its order.
 
     Returns:
@@ -40,22 +40,21 @@ async def classify_files(names: Sequence[str], address: str, *, timeout_s: float
         while waiting and (problem := waiting[0][1]) is not None:
             report(waiting.popleft()[0], problem)
 
-    async with AsyncClient(address, timeout_s=timeout_s) as client:
-        with one_line(address), bar:
-            max_bytes = (await client.model()).max_image_bytes
+    with Client(address, timeout_s=timeout_s) as client, one_line(address), bar:
+        max_bytes = client.model().max_image_bytes
 
-            def pictures() -> Iterator[bytes]:
-                for path in paths:
-                    data = _read(path, max_bytes)
-                    waiting.append((path, data if isinstance(data, str) else None))
-                    if isinstance(data, bytes):
-                        yield data
+        def pictures() -> Iterator[bytes]:
+            for path in paths:
+                data = _read(path, max_bytes)
+                waiting.append((path, data if isinstance(data, str) else None))
+                if isinstance(data, bytes):
+                    yield data
 
-            async for result in client.classify_stream(pictures()):
-                report_unsent()
-                path, _ = waiting.popleft()
-                report(path, result.message if isinstance(result, ClassifyError) else result)
+        for result in client.classify_stream(pictures()):
             report_unsent()
+            path, _ = waiting.popleft()
+            report(path, result.message if isinstance(result, ClassifyError) else result)
+        report_unsent()
     return 1 if report.failed else 0
 
 

@@ -114,6 +114,7 @@ class Client:
             with _call_errors(progress):
                 for response in call:
                     yield progress.answered(result(response))
+                    progress.awaiting = True
         finally:
             ended.set()
             call.cancel()
@@ -182,6 +183,7 @@ class AsyncClient:
             with _call_errors(progress):
                 async for response in call:
                     yield progress.answered(result(response))
+                    progress.awaiting = True
         # The stream was cancelled by `watch`: the task it cancels is not the caller's.
         except asyncio.CancelledError:
             if not progress.silent:
@@ -219,6 +221,8 @@ def _channel_options(timeout_s: float, max_attempts: int) -> list[tuple[str, Any
     ]
     config = {
         "loadBalancingConfig": [{"round_robin": {}}],
+        # Whoever drains says so by its health, and gets no more calls.
+        "healthCheckConfig": {"serviceName": ""},
         "methodConfig": [method | retry for method in methods] if max_attempts > 1 else methods,
         # After fifty failures, retries stop until ten calls have succeeded for each further one (gRFC A6).
         "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
@@ -248,6 +252,7 @@ class _StreamProgress:
     def __init__(self, timeout_s: float):
         self.failure: BaseException | None = None
         self.silent = False
+        self.awaiting = True
         self._timeout_s = timeout_s
         self._sent = self._answered = 0
         self._was_waiting_at: int | None = None
@@ -258,17 +263,19 @@ class _StreamProgress:
 
     def answered(self, result: Result) -> Result:
         self._answered += 1
+        self.awaiting = False
         return result
 
     def cancel_if_silent(self, call: Any) -> None:
         """Called every `timeout_s`: cancel if an answer was awaited all the while and none came.
 
-        A caller who sends slowly and waits for nothing may take its time.
+        A caller who sends slowly, or is busy with the last answer, may take its time.
         """
-        if self._was_waiting_at == self._answered:
+        is_waiting = self.awaiting and self._sent > self._answered
+        if is_waiting and self._was_waiting_at == self._answered:
             self.silent = True
             call.cancel()
-        self._was_waiting_at = self._answered if self._sent > self._answered else None
+        self._was_waiting_at = self._answered if is_waiting else None
 
     def silence(self) -> ClassifyError:
         return ClassifyError("DEADLINE_EXCEEDED", f"no answer came for {self._timeout_s:g} s")

@@ -76,7 +76,7 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
         )
 
     async def ClassifyStream(  # type: ignore[override]  # gRPC also takes a coroutine that writes
-        self, requests: AsyncIterator[digits_pb2.ClassifyStreamRequest], context: Context
+        self, requests: AsyncIterator[digits_pb2.ClassifyStreamRequest | CallError], context: Context
     ) -> None:
         """Answer in order, while up to a window of images is worked on."""
         answers: asyncio.Queue[asyncio.Task[digits_pb2.ClassifyStreamResponse] | None] = asyncio.Queue()
@@ -84,9 +84,10 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
         window = asyncio.Semaphore(self._stream_window_images)
 
         async def receive() -> None:
+            incoming = aiter(requests)
             try:
-                async for request in requests:
-                    await window.acquire()
+                # First the room, then the request: what was received is answered, also when draining cuts in.
+                while await window.acquire() and (request := await anext(incoming, None)) is not None:
                     answers.put_nowait(tasks.create_task(self._answer(request, _deadline(context))))
             finally:
                 answers.put_nowait(None)
@@ -102,12 +103,14 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
                 await context.write(await task)
                 window.release()
             watching.cancel()
-        if self._draining.is_set():
+        if receiving.cancelled():
             raise NotReady("the server is shutting down; what it received is answered, another one may do the rest")
 
     async def _answer(
-        self, request: digits_pb2.ClassifyStreamRequest, deadline: float | None
+        self, request: digits_pb2.ClassifyStreamRequest | CallError, deadline: float | None
     ) -> digits_pb2.ClassifyStreamResponse:
+        if isinstance(request, CallError):
+            return digits_pb2.ClassifyStreamResponse(error=_error(request))
         try:
             answer = await self._classifier.classify([request.image], _format(request.format), deadline)
             result = answer.results[0]

@@ -88,7 +88,9 @@ class ImageReader:
             ) from None
         # Pillow's plug-ins raise almost any type on damaged files.
         except Exception:
-            raise InvalidImage(f"the image file of {len(data)} bytes is damaged or incomplete") from None
+            raise InvalidImage(
+                f"the image file of {len(data)} bytes is damaged, incomplete or of an unusual kind"
+            ) from None
 
     def _check_pixels(self, width: int, height: int) -> None:
         if width * height > self.max_pixels:
@@ -102,27 +104,32 @@ def _to_grey(image: Image.Image) -> Pixels:
     """One grey channel, upright, without transparency, its longer side at most `LARGEST_SIDE`."""
     # A JPEG is decoded at a fraction of its size, which saves most of the work and of the memory.
     image.draft(None, (LARGEST_SIDE, LARGEST_SIDE))
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_to_8_bits(np.asarray(image, np.float32)))
     image = image.convert("LA" if image.has_transparency_data else "L")
     if (longer_side := max(image.size)) > LARGEST_SIDE:
         image = image.reduce(-(-longer_side // LARGEST_SIDE))
-    image = ImageOps.exif_transpose(image)
     return _on_paper(image) if image.mode == "LA" else np.array(image)
 
 
 def _to_8_bits(wide: npt.NDArray[np.float32]) -> Pixels:
     """Scale grey values to 0 to 255 by the smallest usual range that holds them; convert("L") would clamp them."""
+    wide = np.nan_to_num(wide, posinf=0, neginf=0)
     brightest = float(wide.max())
     full = next((full for full in (1, 255, 4095, 65535) if brightest <= full), brightest)
     return (wide * (255 / full)).clip(0, 255).astype(np.uint8)
 
 
 def _on_paper(image: Image.Image) -> Pixels:
-    """Lay a partly transparent drawing on paper that its ink stands out from."""
+    """Lay a partly transparent picture on paper: its own if most of it is opaque, else one its ink stands out from."""
     grey, alpha = np.moveaxis(np.asarray(image, np.float32), -1, 0)
-    ink = (grey * alpha).sum() / max(alpha.sum(), 1)
-    paper = 0 if ink > 127 else 255
+    opaque = alpha > 127
+    if opaque.mean() > 0.5:
+        paper = np.median(grey[opaque])
+    else:
+        ink = (grey * alpha).sum() / max(alpha.sum(), 1)
+        paper = np.float32(0 if ink > 127 else 255)
     laid: Pixels = (paper + (grey - paper) * (alpha / 255)).round().astype(np.uint8)
     return laid
 

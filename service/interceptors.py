@@ -118,9 +118,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     def _stream(self, handle: Any, service: str, method: str) -> Any:
+        # Requests that cannot be read reach the handler as errors: one bad message need not end a stream.
         async def call(requests: AsyncIterator[Any], context: Context) -> None:
             async with self._around(context, BIDI_STREAM, service, method):
-                await handle(_readable(requests), context)
+                await handle(requests, context)
 
         return call
 
@@ -153,13 +154,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._in_progress -= 1
             if not self._in_progress:
                 self.idle.set()
-
-
-async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        if isinstance(request, CallError):
-            raise request
-        yield request
 
 
 def _status(error: Exception) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import pty
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import termios
@@ -166,7 +167,21 @@ def test_usage_errors_and_help() -> None:
     assert "classify image files" in run("--help").stdout
     assert "DIGITSERVE_MAX_IMAGE_BYTES" in run("serve", "--help").stdout
     assert run("serve", "--max-image", "7").returncode == 2  # no abbreviations
+    assert "'nan' is no number of seconds between 0.001 and 86400" in run("info", "--timeout-s", "nan").stderr
     assert re.fullmatch(r"digitserve \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+def test_ctrl_c_ends_it_while_it_waits_for_standard_input(ask: dict[str, str]) -> None:
+    with subprocess.Popen(
+        [COMMAND, "classify", EXAMPLES / "seven.png", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **ask, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"7 ")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
 
 
 def test_the_welcome_has_a_line_to_copy_that_works(server: ServerProcess) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -94,6 +93,17 @@ def test_a_message_far_beyond_the_limit_is_refused_by_the_transport(stub: digits
     assert (code, "larger than max" in details) == ("RESOURCE_EXHAUSTED", True)
 
 
+def test_bytes_that_are_no_message_are_the_callers_fault(server: ServerProcess) -> None:
+    name = {"grpc_method": "Classify", "grpc_code": "INVALID_ARGUMENT"}
+    before = server.metric("grpc_server_handled_total", **name)
+    with grpc.insecure_channel(server.grpc_address) as channel, pytest.raises(grpc.RpcError) as error:
+        call: Any = channel.unary_unary("/digits.v1.DigitClassifier/Classify")
+        call(b"\xff\xff\xff", timeout=10)
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert error.value.details() == "the 3 bytes of the request are no message of the type this call takes"
+    assert server.metric("grpc_server_handled_total", **name) == before + 1
+
+
 @pytest.mark.parametrize(
     ("images", "text"), [(0, "no image; send 1 to 1024"), (1025, "1025 images, the limit is 1024")]
 )
@@ -117,59 +127,6 @@ def test_one_bad_image_among_31_good_ones_in_a_batch(stub: digits_pb2_grpc.Digit
     for result, prediction in zip(results, alone, strict=True):
         np.testing.assert_allclose(result.prediction.probabilities, prediction.probabilities, atol=1e-6)
         assert result.prediction.rejection_reason == prediction.rejection_reason
-
-
-def test_one_bad_image_among_31_good_ones_in_a_stream(
-    stub: digits_pb2_grpc.DigitClassifierStub, digits: Digits
-) -> None:
-    files = [encode(image) for image in digits[0][:31]]
-    alone = [stub.Classify(pb.ClassifyRequest(image=file)).prediction for file in files]
-    files.insert(17, b"not an image")
-    requests = (pb.ClassifyStreamRequest(id=f"image {n}", image=file) for n, file in enumerate(files))
-    responses = list(stub.ClassifyStream(requests, timeout=30))
-    assert [response.id for response in responses] == [f"image {n}" for n in range(32)]
-    error = responses.pop(17).error
-    assert error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
-    for response, prediction in zip(responses, alone, strict=True):
-        np.testing.assert_allclose(response.prediction.probabilities, prediction.probabilities, atol=1e-6)
-
-
-async def test_a_stream_answers_while_it_is_still_open(server: ServerProcess, digits: Digits) -> None:
-    """Each image is sent only after the one before it was answered."""
-    async with grpc.aio.insecure_channel(server.grpc_address) as channel:
-        call = digits_pb2_grpc.DigitClassifierStub(channel).ClassifyStream(timeout=30)
-        for n, image in enumerate(digits[0][:5]):
-            await call.write(pb.ClassifyStreamRequest(id=str(n), format=RAW, image=image.tobytes()))
-            response = await call.read()
-            assert isinstance(response, pb.ClassifyStreamResponse)
-            assert response.id == str(n)
-        await call.done_writing()
-        assert await call.code() == grpc.StatusCode.OK
-
-
-def test_a_stream_may_be_longer_than_its_window(stub: digits_pb2_grpc.DigitClassifierStub, digits: Digits) -> None:
-    images = list(itertools.islice(itertools.cycle(digits[0]), 1000))
-    requests = (
-        pb.ClassifyStreamRequest(id=str(n), format=RAW, image=image.tobytes()) for n, image in enumerate(images)
-    )
-    responses = list(stub.ClassifyStream(requests, timeout=60))
-    assert [response.id for response in responses] == [str(n) for n in range(1000)]
-    guesses = [response.prediction.digit for response in responses]
-    assert guesses[: 1000 - len(digits[0])] == guesses[len(digits[0]) :]
-
-
-def test_a_stream_whose_caller_leaves_is_counted_as_cancelled(server: ServerProcess, digits: Digits) -> None:
-    def ended(code: str) -> float:
-        return server.metric("grpc_server_handled_total", grpc_method="ClassifyStream", grpc_code=code)
-
-    cancelled, internal = ended("CANCELLED"), ended("INTERNAL")
-    request = pb.ClassifyStreamRequest(format=RAW, image=digits[0][0].tobytes())
-    with grpc.insecure_channel(server.grpc_address) as channel:
-        call = digits_pb2_grpc.DigitClassifierStub(channel).ClassifyStream(itertools.repeat(request))
-        next(call)
-        call.cancel()
-    wait_until(lambda: ended("CANCELLED") == cancelled + 1)
-    assert ended("INTERNAL") == internal
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -89,6 +89,25 @@ def test_exif_orientation_is_followed(seven: Pixels) -> None:
     assert difference(READER.read(encode(turned, "JPEG", exif=exif)), seven) < 12
 
 
+def test_exif_orientation_of_a_16_bit_picture_is_followed(seven: Pixels) -> None:
+    turned = Image.fromarray(np.asarray(on_paper(seven).transpose(Image.Transpose.ROTATE_90)).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert difference(READER.read(encode(turned, "PNG", exif=exif)), seven) < 12
+
+
+def test_paper_with_a_transparent_margin_stays_paper(seven: Pixels) -> None:
+    page = np.asarray(on_paper(seven).convert("RGBA")).copy()
+    page[:8], page[-8:], page[:, :8], page[:, -8:] = 0, 0, 0, 0
+    assert difference(READER.read(encode(page)), seven) < 12
+
+
+def test_pixels_that_are_no_numbers_do_no_harm(seven: Pixels) -> None:
+    page = np.asarray(on_paper(seven), np.float32) / 255
+    page[0, 0], page[0, 1] = np.nan, np.inf
+    assert READER.read(encode(Image.fromarray(page), "TIFF")).max() == 255
+
+
 def test_the_first_frame_of_an_animation_counts(seven: Pixels) -> None:
     blank = Image.new("L", (28, 28))
     movie = encode(Image.fromarray(seven), "GIF", save_all=True, append_images=[blank, blank])
@@ -165,7 +184,7 @@ def png_header(width: int, height: int) -> bytes:
         (b"\x00" * (1 << 20) + b"\x00", "the image has 1048577 bytes, the limit is 1048576 (--max-image-bytes)"),
         (png_header(2000, 1000), "2000 x 1000 = 2000000 pixels, the limit is 1000000 (--max-image-pixels)"),
         (png_header(65535, 65535), "far more pixels than the limit of 1000000 (--max-image-pixels)"),
-        (png_header(28, 28), "damaged or incomplete"),
+        (png_header(28, 28), "damaged, incomplete or of an unusual kind"),
     ],
 )
 def test_what_is_no_acceptable_image_is_refused_with_the_reason(data: bytes, text: str) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
+from service.client import AsyncClient
 from tests.pictures import encode, on_paper
 from tests.server_process import COMMAND, ServerProcess, wait_until
 
@@ -162,3 +164,25 @@ def test_a_failed_start_is_one_line_and_its_own_exit_code(flags: list[str], code
     assert text in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert ended.stdout == ""
+
+
+def test_our_client_loses_no_call_when_one_of_two_servers_goes() -> None:
+    async def ask(client: AsyncClient, gone: threading.Event) -> int:
+        answered = 0
+        while not gone.is_set() or answered < 20:
+            await client.classify(np.zeros((28, 28), np.uint8))
+            answered += 1
+        return answered
+
+    async def scenario(one: ServerProcess, other: ServerProcess) -> list[int]:
+        gone = threading.Event()
+        async with AsyncClient(f"ipv4:{one.grpc_address},{other.grpc_address}") as client:
+            asking = [asyncio.create_task(ask(client, gone)) for _ in range(16)]
+            await asyncio.to_thread(wait_until, lambda: one.metric("digitserve_batch_images_count") > 50)
+            one.send(signal.SIGTERM)
+            await asyncio.to_thread(one.process.wait, 30)
+            gone.set()
+            return await asyncio.gather(*asking)
+
+    with ServerProcess("--drain-delay-s", "1") as one, ServerProcess() as other:
+        assert sum(asyncio.run(scenario(one, other))) > 50
