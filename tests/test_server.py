@@ -142,6 +142,32 @@ async def test_draining_finishes_what_was_accepted(monkeypatch: pytest.MonkeyPat
     assert [len(answer.prediction.probabilities) for answer in answers] == [10] * 16
 
 
+async def test_32_callers_at_once_share_two_runs_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run is held until the other 31 are waiting; each caller's image, and answer, is its own."""
+    let_go = threading.Event()
+
+    def run(images: Images) -> tuple[Floats, Floats]:
+        let_go.wait(10)
+        probabilities = np.zeros((len(images), 10), np.float32)
+        probabilities[:, 0] = images[:, 0, 0, 0]
+        return probabilities, np.ones(len(images), np.float32)
+
+    replace_model(monkeypatch, run)
+    async with (
+        running(free_ports()) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+    ):
+        stub = digits_pb2_grpc.DigitClassifierStub(channel)
+        images = [pb.ClassifyRequest(format=pb.IMAGE_FORMAT_RAW_28X28, image=bytes([n]) * 784) for n in range(32)]
+        calls = [asyncio.ensure_future(stub.Classify(image)) for image in images]
+        await until_metrics_show(server.ops_port, "digitserve_queue_images 31.0")
+        let_go.set()
+        answers = await asyncio.gather(*calls)
+        await until_metrics_show(server.ops_port, "digitserve_batch_images_count 2.0")
+        await until_metrics_show(server.ops_port, "digitserve_batch_images_sum 32.0")
+    assert [answer.prediction.probabilities[0] for answer in answers] == list(range(32))
+
+
 async def test_a_call_that_does_not_end_is_cut_off_after_the_drain_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     entered, let_go = threading.Event(), threading.Event()
 
