@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
@@ -199,8 +200,11 @@ async def _open_http(
     stack.push_async_callback(runner.cleanup)
     try:
         await aiohttp_web.TCPSite(runner, host, port).start()
+    except socket.gaierror as error:
+        raise PortUnavailable(_port_text(host, port, str(error.strerror), flag)) from None
     except OSError as error:
-        raise PortUnavailable(_port_text(host, port, error.strerror or str(error), flag)) from None
+        # asyncio's own text repeats the address.
+        raise PortUnavailable(_port_text(host, port, os.strerror(error.errno or 0), flag)) from None
     actual: int = runner.addresses[0][1]
     return actual
 

@@ -150,7 +150,8 @@ def test_while_draining_the_server_still_serves_and_says_it_is_leaving() -> None
         ),
         (["--models-dir", "/nowhere"], 3, "/nowhere/digits/<version>/model.onnx does not exist"),
         (["--device", "cuda"], 3, "--device cuda needs CUDAExecutionProvider"),
-        (["--host", "192.0.2.1"], 3, "cannot listen on 192.0.2.1 port 8002"),
+        (["--host", "192.0.2.1"], 3, "cannot listen on 192.0.2.1 port 8002: Cannot assign requested address; choose"),
+        (["--host", "no.such.host.invalid"], 3, "cannot listen on no.such.host.invalid port 8002: "),
     ],
 )
 def test_a_failed_start_is_one_line_and_its_own_exit_code(flags: list[str], code: int, text: str) -> None:
