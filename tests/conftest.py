@@ -6,10 +6,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from protos import digits_pb2_grpc
 from service.client import Client
 from tests.mnist_files import find_mnist, small_digits
 from tests.server_process import ServerProcess
@@ -34,6 +36,12 @@ def server() -> Iterator[ServerProcess]:
 def client(server: ServerProcess) -> Iterator[Client]:
     with Client(server.grpc_address) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def stub(server: ServerProcess) -> Iterator[digits_pb2_grpc.DigitClassifierStub]:
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        yield digits_pb2_grpc.DigitClassifierStub(channel)
 
 
 @pytest.fixture(scope="session")

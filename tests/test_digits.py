@@ -30,12 +30,6 @@ RAW, ENCODED = pb.IMAGE_FORMAT_RAW_28X28, pb.IMAGE_FORMAT_ENCODED
 Digits = tuple[Pixels, Pixels]
 
 
-@pytest.fixture(scope="module")
-def stub(server: ServerProcess) -> Iterator[digits_pb2_grpc.DigitClassifierStub]:
-    with grpc.insecure_channel(server.grpc_address) as channel:
-        yield digits_pb2_grpc.DigitClassifierStub(channel)
-
-
 def refused(call: grpc.UnaryUnaryMultiCallable, request: Message) -> tuple[str, str]:  # type: ignore[type-arg]
     """Code and text of a call that has to fail."""
     with pytest.raises(grpc.RpcError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -23,12 +22,6 @@ from tests.server_process import ServerProcess, wait_until
 
 RAW, ENCODED = pb.IMAGE_FORMAT_RAW_28X28, pb.IMAGE_FORMAT_ENCODED
 Digits = tuple[Pixels, Pixels]
-
-
-@pytest.fixture(scope="module")
-def stub(server: ServerProcess) -> Iterator[digits_pb2_grpc.DigitClassifierStub]:
-    with grpc.insecure_channel(server.grpc_address) as channel:
-        yield digits_pb2_grpc.DigitClassifierStub(channel)
 
 
 def test_a_message_that_cannot_be_read_does_not_end_a_stream(server: ServerProcess, digits: Digits) -> None:
