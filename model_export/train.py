@@ -97,16 +97,17 @@ def train(data: LabelledImages, options: TrainingOptions, folder: Path, *, resum
     train_part, validation_part = _split(data, device)
     path = folder / "training.pt"
     commit = current_commit()  # now: the files may change while this code runs
+    made_with = {**dataclasses.asdict(options), "data": data.sha256, "commit": commit}
     progress = _start(options, device)
     if resume:
-        _restore(progress, path, options, data.sha256, commit)
+        _restore(progress, path, made_with)
     elif path.exists():
         raise CheckpointError(f"{path} holds an unfinished training: add --resume to go on with it, or remove the file")
     _announce(options, progress, train_part)
     try:
         while progress.epochs_done < options.epochs:
             line = _run_epoch(progress, options, train_part, validation_part)
-            _store(progress, path, options, data.sha256, commit)
+            _store(progress, path, made_with)
             print(line, flush=True)  # last, so that an epoch that was announced is on disk
     except KeyboardInterrupt:
         if progress.best:
@@ -264,9 +265,9 @@ def _finish(
     return checkpoint
 
 
-def _store(progress: Progress, path: Path, options: TrainingOptions, data_sha256: str, commit: str) -> None:
+def _store(progress: Progress, path: Path, made_with: dict[str, Any]) -> None:
     content = {
-        "made_with": {**dataclasses.asdict(options), "data": data_sha256, "commit": commit},
+        "made_with": made_with,
         "epochs_done": progress.epochs_done,
         "network": progress.network.state_dict(),
         "average": progress.average.state_dict(),
@@ -276,13 +277,13 @@ def _store(progress: Progress, path: Path, options: TrainingOptions, data_sha256
     write_atomically(path, to_bytes(content))
 
 
-def _restore(progress: Progress, path: Path, options: TrainingOptions, data_sha256: str, commit: str) -> None:
+def _restore(progress: Progress, path: Path, made_with: dict[str, Any]) -> None:
     if not path.exists():
         raise CheckpointError(f"there is no unfinished training to resume: no file {path}; leave --resume out to start")
     stored = load_tensors(path)
     if "made_with" not in stored:
         raise CheckpointError(f"{path} is not an unfinished training; remove it and leave --resume out to start")
-    for name, value in {**dataclasses.asdict(options), "data": data_sha256, "commit": commit}.items():
+    for name, value in made_with.items():
         if stored["made_with"].get(name) != value:
             raise CheckpointError(
                 f"{path} was begun with {name} {stored['made_with'].get(name)}, not {value}: resume with the same"

@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -153,11 +154,9 @@ def _welcome(host: str, server: Running) -> str:
     model = server.model
     host = f"[{host}]" if ":" in host else host
     address = f"{host}:{server.grpc_port}"
-    elsewhere = (
-        "" if address == DEFAULT_ADDRESS else f" --address '{address}'" if ":" in host else f" --address {address}"
-    )
+    elsewhere = "" if address == DEFAULT_ADDRESS else f" --address {shlex.quote(address)}"
     started_as = Path(sys.argv[0]).resolve()
-    command = f"{sys.executable} -m service" if started_as.suffix == ".py" else _from_here(started_as)
+    command = f"{shlex.quote(sys.executable)} -m service" if started_as.suffix == ".py" else _from_here(started_as)
     return f"""\
 digitserve {version("digitserve")} is serving model {model.name}/{model.version} on {model.providers_got[0]}
   gRPC        {address}
@@ -167,8 +166,9 @@ Classify a digit, in another terminal:
   {command} classify{elsewhere} {_from_here(EXAMPLES / "seven.png")}"""
 
 
-def _from_here(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def _from_here(path: Path) -> str:
+    """A path as short as a shell in this folder takes it."""
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def _classify(args: argparse.Namespace) -> int:

@@ -32,7 +32,7 @@ def classify_files(names: Sequence[str], address: str, *, timeout_s: float, as_j
     paths = _files(names)
     # A bar for a handful of files is noise, and None hides it where no terminal is.
     bar = tqdm(total=len(paths), unit=" images", disable=True if len(paths) < FILES_WORTH_A_BAR else None)
-    report = _Report(as_json, tqdm.write, bar.update)
+    report = _Report(as_json, bar.update)
     # Files in their order, with what is wrong with those that are not sent.
     waiting: deque[tuple[str, str | None]] = deque()
 
@@ -71,23 +71,21 @@ def _read(path: str, max_bytes: int) -> bytes | str:
 class _Report:
     """Writes a line for each file, and counts what failed."""
 
-    def __init__(self, as_json: bool, write: Callable[..., None], advance: Callable[[], object]):
+    def __init__(self, as_json: bool, advance: Callable[[], object]):
         self.failed = 0
         self._as_json = as_json
-        self._write = write
         self._advance = advance
 
     def __call__(self, path: str, outcome: Prediction | str) -> None:
-        failed = isinstance(outcome, str)
-        self.failed += failed
+        self.failed += isinstance(outcome, str)
         if self._as_json:
             facts = {"error": outcome} if isinstance(outcome, str) else dataclasses.asdict(outcome)
-            self._write(json.dumps({"file": path, **facts}))
+            tqdm.write(json.dumps({"file": path, **facts}))
         elif isinstance(outcome, str):
-            self._write(f"digitserve: {_printable(path)}: {outcome}", file=sys.stderr)
+            tqdm.write(f"digitserve: {_printable(path)}: {outcome}", file=sys.stderr)
         else:
             doubt = f"  ({outcome.rejection_reason})" if outcome.rejected else ""
-            self._write(f"{outcome.digit}  {outcome.confidence:7.2%}  {_printable(path)}{doubt}")
+            tqdm.write(f"{outcome.digit}  {outcome.confidence:7.2%}  {_printable(path)}{doubt}")
         self._advance()
 
 

@@ -111,12 +111,13 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
     ) -> digits_pb2.ClassifyStreamResponse:
         if isinstance(request, CallError):
             return digits_pb2.ClassifyStreamResponse(error=_error(request))
+        result: Prediction | CallError
         try:
             answer = await self._classifier.classify([request.image], _format(request.format), deadline)
             result = answer.results[0]
         except CallError as error:
-            return digits_pb2.ClassifyStreamResponse(id=request.id, error=_error(error))
-        if isinstance(result, InvalidImage):
+            result = error
+        if isinstance(result, CallError):
             return digits_pb2.ClassifyStreamResponse(id=request.id, error=_error(result))
         return digits_pb2.ClassifyStreamResponse(id=request.id, prediction=_prediction(result))
 

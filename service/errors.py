@@ -19,6 +19,11 @@ Anything else is a fault of ours and is answered with INTERNAL and an opaque
 id. This module imports nothing of ours and no gRPC: a status is only a name.
 """
 
+import logging
+import secrets
+
+log = logging.getLogger(__name__)
+
 
 class DigitserveError(Exception):
     """Any fault with a text that may be shown to whoever caused it."""
@@ -100,3 +105,10 @@ class DeviceMissing(StartError):
 
 class PortUnavailable(StartError):
     """A port cannot be listened on."""
+
+
+def log_fault(error: BaseException) -> str:
+    """Log a fault of ours under an opaque id; returns the text for the caller, who learns the id and nothing else."""
+    fault = secrets.token_hex(8)
+    log.error("fault %s", fault, exc_info=error)
+    return f"the server failed on this call; its log knows more under id {fault}"

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import logging
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,9 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 from google.protobuf.message import DecodeError
 
-from service.errors import CallError, InvalidRequest, NotReady
-
-log = logging.getLogger(__name__)
+from service.errors import CallError, InvalidRequest, NotReady, log_fault
 
 if TYPE_CHECKING:
     # Generic in the stubs only.
@@ -162,6 +158,4 @@ def _status(error: Exception) -> tuple[str, str]:
         return _status(error.exceptions[0])
     if isinstance(error, CallError):
         return error.status, str(error)
-    fault = secrets.token_hex(8)
-    log.error("fault %s", fault, exc_info=error)
-    return "INTERNAL", f"the server failed on this call; its log knows more under id {fault}"
+    return "INTERNAL", log_fault(error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -136,6 +136,7 @@ class Settings:
     @classmethod
     def add_flags(cls, parser: argparse.ArgumentParser) -> None:
         """Add a flag for every setting; a flag that is not given stays unset."""
+        defaults = cls()
         groups: dict[str, Any] = {}
         for spec in fields(cls):
             title = spec.metadata["group"]
@@ -144,7 +145,7 @@ class Settings:
                 _flag(spec.name),
                 default=argparse.SUPPRESS,
                 metavar="SECONDS" if spec.name.endswith("_s") else spec.name.rsplit("_", 1)[-1].upper(),
-                help=f"{spec.metadata['help']} (default: {_default(spec)}; {_variable(spec.name)})",
+                help=f"{spec.metadata['help']} (default: {getattr(defaults, spec.name)}; {_variable(spec.name)})",
             )
 
     @classmethod
@@ -166,11 +167,6 @@ class Settings:
                     values[spec.name] = _parse(source, text, kinds[spec.name])
                     break
         return cls(**values)
-
-
-def _default(spec: Field[Any]) -> Any:
-    assert spec.default_factory is not MISSING  # `_setting` always gives one
-    return spec.default_factory()
 
 
 def _flag(name: str) -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import secrets
 from collections.abc import Callable
 from typing import Protocol
 
 from aiohttp import web
 
 from service.classifier import Classifier, Format
-from service.errors import CallError, InvalidImage
-
-log = logging.getLogger(__name__)
+from service.errors import CallError, InvalidImage, log_fault
 
 # The HTTP counterparts that google.rpc.Code gives its codes.
 HTTP_STATUS = {"INVALID_ARGUMENT": 400, "RESOURCE_EXHAUSTED": 429, "DEADLINE_EXCEEDED": 504, "UNAVAILABLE": 503}
@@ -72,10 +68,8 @@ def public_app(classifier: Classifier, observer: Observer, *, max_image_bytes: i
             return _error(413, "INVALID_ARGUMENT", text)
         except (web.RequestPayloadError, ConnectionError):
             return _error(400, "INVALID_ARGUMENT", "the body of the request ended early or does not follow its headers")
-        except Exception:
-            fault = secrets.token_hex(8)
-            log.exception("fault %s", fault)
-            return _error(500, "INTERNAL", f"the server failed on this call; its log knows more under id {fault}")
+        except Exception as error:
+            return _error(500, "INTERNAL", log_fault(error))
         return web.json_response(
             {
                 "digit": result.digit,
