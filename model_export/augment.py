@@ -17,12 +17,14 @@ MAX_SHIFT_PIXELS = 2.0
 ELASTIC_SIGMA_PIXELS = 4.0
 ELASTIC_STRENGTH_PIXELS = 34.0  # Simard et al. 2003 use sigma 4 and alpha 34 on fields of 29x29
 THICKNESS_SHARE = 0.3
+EDGES_SHARE = 0.3
+MOST_CONTRAST = 4.0
 OCCLUSION_SHARE = 0.1
 OCCLUSION_PIXELS = 6
 
 
 def distort(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return a distorted copy: moved, turned, scaled, sheared, bent, with thicker or thinner strokes, some occluded.
+    """Return a distorted copy: moved, turned, scaled, sheared, bent; some thicker or thinner, blurred, hard, occluded.
 
     Args:
         images: float32 [N, 1, H, W], 0 paper to 1 ink, square.
@@ -34,7 +36,7 @@ def distort(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     count, _, size, _ = images.shape
     field = affine_field(count, size, generator) + elastic_field(count, size, generator)
     moved = F.grid_sample(images, field.to(images.device), mode="bilinear", padding_mode="zeros", align_corners=False)
-    return occlude(change_thickness(moved, generator), generator)
+    return occlude(change_edges(change_thickness(moved, generator), generator), generator)
 
 
 def affine_field(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
@@ -85,6 +87,21 @@ def change_thickness(images: torch.Tensor, generator: torch.Generator) -> torch.
     thinner = -F.max_pool2d(-images, 3, stride=1, padding=1) - images
     change = torch.where(choice < THICKNESS_SHARE / 2, thicker, thinner)
     return images + torch.where(choice < THICKNESS_SHARE, amount, torch.zeros_like(amount)) * change
+
+
+def change_edges(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Blur some images [N, 1, H, W], as enlarged small pictures are, and harden the edges of others, as scans are.
+
+    Blurred is a blend with the mean of 3x3, which is taken twice; hardened is stretching the contrast around one half.
+    """
+    count = len(images)
+    amount = torch.rand(count, 1, 1, 1, generator=generator).to(images.device)
+    choice = torch.rand(count, 1, 1, 1, generator=generator).to(images.device)
+    mean = F.avg_pool2d(F.avg_pool2d(images, 3, stride=1, padding=1), 3, stride=1, padding=1)
+    softer = images + amount * (mean - images)
+    harder = ((images - 0.5) * (1 + amount * (MOST_CONTRAST - 1)) + 0.5).clamp(0, 1)
+    changed = torch.where(choice < EDGES_SHARE / 2, softer, harder)
+    return torch.where(choice < EDGES_SHARE, changed, images)
 
 
 def occlude(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

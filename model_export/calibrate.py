@@ -1,6 +1,6 @@
 """Turns logits into honest numbers: a temperature, a score of how much an image is a digit, and where to reject.
 
-Knows logits and labels only: no network, no images, no files.
+Knows logits and labels only: no images, no files.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import math
 
 import torch
 import torch.nn.functional as F
+
+from model_export.network import CLASSES
 
 REJECTED_SHARE = 0.01  # of true digits, those that look least like one
 CALIBRATION_BINS = 15
@@ -21,7 +23,7 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     log-likelihood is convex in 1/T and so has one minimum over log T too, which a golden-section search brackets.
 
     Args:
-        logits: float32 [N, 10], of images that were not trained on.
+        logits: float32 [N, 10], the digits', of images that were not trained on.
         labels: int64 [N].
 
     Returns:
@@ -43,12 +45,20 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def digit_score(logits: torch.Tensor) -> torch.Tensor:
-    """Say how much each image looks like any digit: log(sum(exp(logits))), float32 [N], higher is more.
+    """Say how much each image looks like any digit: the log of the odds of "digit" against "no digit".
 
-    The negative energy of W. Liu, X. Wang, J. Owens, Y. Li, "Energy-based out-of-distribution detection", NeurIPS 2020,
-    at temperature 1: of the logits as the network gives them, since dividing them first would blur the difference.
+    With the softmax over all eleven logits these odds are sum(exp(z_0..z_9)) / exp(z_10), so that the score is the
+    logsumexp of the digits' logits minus the logit of "no digit". The first part alone is the negative energy of
+    W. Liu, X. Wang, J. Owens, Y. Li, "Energy-based out-of-distribution detection", NeurIPS 2020. Of the logits as the
+    network gives them, since dividing them by the temperature first would blur the difference.
+
+    Args:
+        logits: float32 [N, 11], the digits' and last that of "no digit".
+
+    Returns:
+        float32 [N], higher is more like a digit; 0 is as likely a digit as not.
     """
-    return torch.logsumexp(logits, dim=1)
+    return torch.logsumexp(logits[:, :CLASSES], dim=1) - logits[:, CLASSES]
 
 
 def reject_threshold(scores: torch.Tensor) -> float:

@@ -27,10 +27,13 @@ class Facts:
     Attributes:
         seed: Of the weights' start and of every epoch's order and distortion.
         epochs: Length of the training that was asked for.
+        teachers: Larger networks that taught this one.
+        teacher_epochs: Length of each one's training.
         chosen_epoch: The epoch, from 1, after which the weights did best on the validation part.
         batch_size: Images a training step.
         threads: CPU threads of the training; another number rounds differently.
         device: "cpu" or "cuda".
+        precision: What convolutions and products were computed in, "bfloat16" or "float32".
         torch: The version of torch.
         commit: Of the code, "-dirty" behind it if files had changed since, "unknown" outside git.
         trained_on: The images, for a human reader.
@@ -44,10 +47,13 @@ class Facts:
 
     seed: int
     epochs: int
+    teachers: int
+    teacher_epochs: int
     chosen_epoch: int
     batch_size: int
     threads: int
     device: str
+    precision: str
     torch: str
     commit: str
     trained_on: str

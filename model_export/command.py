@@ -44,18 +44,20 @@ def run(arguments: list[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> int:
     settings = TrainingOptions(
         epochs=options.epochs,
+        teachers=options.teachers,
+        teacher_epochs=options.teacher_epochs,
         batch_size=options.batch_size,
         seed=options.seed,
         threads=options.threads,
         device=_device(options.device),
+        precision=options.precision,
     )
     data = load_training_images(getattr(options, "data_dir", None))
     try:
         checkpoint = train(data, settings, options.out, resume=options.resume)
     except KeyboardInterrupt:
         if (options.out / "training.pt").exists():
-            print(f"\nstopped; the best epoch so far is in {options.out / 'checkpoint.pt'}")
-            print("to go on: the same command with --resume")
+            print(f"\nstopped; what was reached is in {options.out}; to go on: the same command with --resume")
         else:
             print("\nstopped before the first epoch ended; nothing was written")
         return 130
@@ -123,9 +125,9 @@ def _add_train(steps: Steps) -> None:
     parser = steps.add_parser(
         "train",
         help="train the network, write a checkpoint",
-        description="Train the network on MNIST's training images, 55,000 to learn from and 5,000 to validate on. "
-        "On the CPU the same seed, data and options give the same checkpoint. Ctrl-C keeps what the last whole epoch "
-        "reached.",
+        description="Train the network on MNIST's training images, 55,000 to learn from and 5,000 to validate on: "
+        "first larger networks, its teachers, then the network that is served. On the CPU the same seed, data and "
+        "options give the same checkpoint. Ctrl-C keeps what the last whole epoch reached.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_HELP, default=argparse.SUPPRESS)
@@ -135,10 +137,20 @@ def _add_train(steps: Steps) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with DIR/training.pt of an interrupted training")
     parser.add_argument("--epochs", type=_positive, default=defaults.epochs, help="times through the training images")
+    parser.add_argument("--teachers", type=_natural, default=defaults.teachers, help="larger networks to learn from")
+    parser.add_argument(
+        "--teacher-epochs", type=_positive, default=defaults.teacher_epochs, help="times each teacher sees the images"
+    )
     parser.add_argument("--batch-size", type=_positive, default=defaults.batch_size, help="images a step")
     parser.add_argument("--seed", type=_natural, default=defaults.seed, help="of everything random")
     parser.add_argument("--threads", type=_positive, default=defaults.threads, help="CPU threads; changes the rounding")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default=defaults.device, help="where to compute")
+    parser.add_argument(
+        "--precision",
+        choices=["bfloat16", "float32"],
+        default=defaults.precision,
+        help="of convolutions and products; bfloat16 is twice as fast where the processor has it",
+    )
 
 
 def _add_export(steps: Steps) -> None:

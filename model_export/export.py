@@ -32,7 +32,7 @@ def export(checkpoint: Checkpoint) -> bytes:
     """Return the ONNX file for a checkpoint.
 
     Input `image`: uint8 [N, 1, 28, 28], 0 paper to 255 ink. Outputs `probabilities`: float32 [N, 10], and
-    `digit_score`: float32 [N], the log of the sum of the exponentials of the logits (see `calibrate.digit_score`).
+    `digit_score`: float32 [N], the log of the odds of being a digit (see `calibrate.digit_score`).
     """
     graph = Graph()
     pixels = graph.node("Cast", ["image"], "cast", to=TensorProto.FLOAT)
@@ -40,9 +40,13 @@ def export(checkpoint: Checkpoint) -> bytes:
     for layer in fold_batch_norm(checkpoint.network()):
         value = add_layer(graph, layer, value)
     axis = graph.constant("class_axis", np.array([1], np.int64))
-    graph.node("ReduceLogSumExp", [value, axis], "energy", "digit_score", keepdims=0)
+    parts = graph.constant("digits_and_no_digit", np.array([CLASSES, 1], np.int64))
+    digits, no_digit = graph.split([value, parts], "split", ["digit_logits", "no_digit_logit"], axis=1)
+    energy = graph.node("ReduceLogSumExp", [digits, axis], "energy", keepdims=1)
+    odds = graph.node("Sub", [energy, no_digit], "log_odds")
+    graph.node("Squeeze", [odds, axis], "squeeze", "digit_score")
     temperature = graph.constant("temperature", np.float32(checkpoint.facts.temperature))
-    calibrated = graph.node("Div", [value, temperature], "calibrate")
+    calibrated = graph.node("Div", [digits, temperature], "calibrate")
     graph.node("Softmax", [calibrated], "softmax", "probabilities", axis=1)
     model = helper.make_model(
         graph.proto(), opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="digitserve"
@@ -77,6 +81,11 @@ class Graph:
         """Add a node and return the name of its output, which is the node's unless told otherwise."""
         self._nodes.append(helper.make_node(kind, inputs, [output or name], name=name, **attributes))
         return output or name
+
+    def split(self, inputs: list[str], name: str, outputs: list[str], **attributes: Any) -> list[str]:
+        """Add a node that takes a value apart and return the names of its parts."""
+        self._nodes.append(helper.make_node("Split", inputs, outputs, name=name, **attributes))
+        return outputs
 
     def numbered(self, word: str) -> str:
         """Name the next layer of a kind: conv1, relu1, pool1, conv2 and so on."""
@@ -132,6 +141,7 @@ def metadata(facts: Facts, network: str) -> dict[str, str]:
         "training_data_sha256": facts.training_data_sha256,
         "seed": str(facts.seed),
         "epochs": f"{facts.chosen_epoch} of {facts.epochs}",
+        "teachers": f"{facts.teachers}, {facts.teacher_epochs} epochs each",
         "commit": facts.commit,
         "torch": facts.torch,
     }

@@ -17,26 +17,47 @@ CLASSES = 10
 def build_network() -> nn.Sequential:
     """Build the untrained network: two rounds of convolution and pooling, then two fully connected layers.
 
-    Input: float32 [N, 1, 28, 28], 0 for paper to 1 for ink. Output: float32 [N, 10], the logits of the digits 0 to 9.
+    Input: float32 [N, 1, 28, 28], 0 for paper to 1 for ink. Output: float32 [N, 11], the logits of the digits 0 to 9
+    and last that of "no digit".
 
     A convolution has no bias because the batch normalisation after it brings one; `export` folds the two into one
     convolution with a bias. Dropout acts in training only.
     """
     return nn.Sequential(
-        nn.Conv2d(1, 32, kernel_size=5, bias=False),  # [N,  1, 28, 28] -> [N, 32, 24, 24]
-        nn.BatchNorm2d(32),
-        nn.ReLU(),
-        nn.MaxPool2d(2),  # -> [N, 32, 12, 12]
-        nn.Conv2d(32, 64, kernel_size=5, bias=False),  # -> [N, 64, 8, 8]
-        nn.BatchNorm2d(64),
-        nn.ReLU(),
+        *_convolution(1, 16, kernel_size=5),  # [N,  1, 28, 28] -> [N, 16, 24, 24]
+        nn.MaxPool2d(2),  # -> [N, 16, 12, 12]
+        *_convolution(16, 64, kernel_size=3),  # -> [N, 64, 10, 10]
+        *_convolution(64, 64, kernel_size=3),  # -> [N, 64, 8, 8]
         nn.MaxPool2d(2),  # -> [N, 64, 4, 4]
         nn.Flatten(),  # -> [N, 1024]
         nn.Linear(64 * 4 * 4, 128),
         nn.ReLU(),
-        nn.Dropout(0.3),
-        nn.Linear(128, CLASSES),  # -> [N, 10]
+        nn.Dropout(0.2),
+        nn.Linear(128, CLASSES + 1),  # -> [N, 11]
     )
+
+
+def build_teacher() -> nn.Sequential:
+    """Build an untrained teacher: of the same kind, wider, too slow to serve.
+
+    Input: float32 [N, 1, 28, 28], 0 for paper to 1 for ink. Output: float32 [N, 10], the logits of the digits 0 to 9.
+    """
+    return nn.Sequential(
+        *_convolution(1, 32, kernel_size=5),
+        nn.MaxPool2d(2),
+        *_convolution(32, 96, kernel_size=3),
+        *_convolution(96, 96, kernel_size=3),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(96 * 4 * 4, 256),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(256, CLASSES),
+    )
+
+
+def _convolution(inputs: int, outputs: int, kernel_size: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(inputs, outputs, kernel_size, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
 
 
 def to_input(pixels: torch.Tensor) -> torch.Tensor:
