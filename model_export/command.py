@@ -15,8 +15,9 @@ import torch
 from model_export.checkpoint import CheckpointError, load_checkpoint, write_atomically
 from model_export.data import DataError, load_test_images, load_training_images
 from model_export.export import VERSION, export
+from model_export.publish import publish
 from model_export.train import TrainingOptions, train
-from model_export.verify import ACCURACY_FLOOR, RefusedError, publish, verify
+from model_export.verify import MNIST_BOUNDS, RefusedError, verify
 
 BUILD = Path("build/digits")
 MODELS = Path("models")
@@ -86,18 +87,22 @@ def _export(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(options.checkpoint)
-    try:
-        model = options.model.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no file {options.model}; `python -m model_export export` makes one") from None
-    result = verify(
-        checkpoint, model, load_test_images(getattr(options, "data_dir", None)), floor=getattr(options, "floor", None)
-    )
+    model = _read(options.model, "export")
+    log = _read(options.checkpoint.with_name("training.json"), "train")
+    test = load_test_images(getattr(options, "data_dir", None))
+    result = verify(checkpoint, model, test, accuracy_floor=getattr(options, "floor", None))
     print(result.table())
     if options.check_only:
         return 0
-    print(f"published {publish(checkpoint, model, result, options.models_dir)}")
+    print(f"published {publish(checkpoint, model, result, log, options.models_dir)}")
     return 0
+
+
+def _read(path: Path, step: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no file {path}; `python -m model_export {step}` makes one") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -186,7 +191,8 @@ def _add_verify(steps: Steps) -> None:
         "--floor",
         type=_share,
         default=argparse.SUPPRESS,
-        help=f"least accuracy on the test images, 0 to 1 (default: {ACCURACY_FLOOR} on MNIST; needed for other images)",
+        help="least accuracy on the test images, 0 to 1 "
+        f"(default: {MNIST_BOUNDS.accuracy} on MNIST; needed for other images)",
     )
     parser.add_argument("--models-dir", type=Path, metavar="MODELS", default=MODELS, help="where to publish")
     parser.add_argument("--check-only", action="store_true", help="publish nothing")

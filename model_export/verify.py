@@ -1,34 +1,41 @@
-"""Proves an ONNX file on the test images, and publishes it only if it is right. The only reader of the test set.
+"""Proves an ONNX file on the test images, or says why it must not be published.
 
 Knows nothing of how the model was trained: it compares the file with the checkpoint it was made from.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from model_export.augment import distort
 from model_export.calibrate import digit_score, expected_calibration_error
-from model_export.checkpoint import save_checkpoint, write_atomically
-from model_export.export import NAME, VERSION, with_facts
-from model_export.network import to_input
+from model_export.network import CLASSES, to_input
+from model_export.scribbles import draw_scribbles
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import onnxruntime
 
     from model_export.checkpoint import Checkpoint
     from model_export.data import LabelledImages
 
-ACCURACY_FLOOR = 0.995
 BATCH_SIZES = (1, 7, 32, 512)
+DISTORTED = "distorted"
+SEED = 2  # of the distortion and the scribbles; the training's is another
+SCRIBBLES = 1_000
+GOLDEN_DIGITS, GOLDEN_SCRIBBLES = 24, 8
 MAX_PROBABILITY_DIFFERENCE = 1e-5
 MAX_SCORE_DIFFERENCE = 1e-3  # scores are around 10, where float32 has steps of 1e-6
+
+
+Images = npt.NDArray[np.uint8]
+Outputs = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 class RefusedError(Exception):
@@ -36,9 +43,45 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Parity:
-    """How far PyTorch and ONNX Runtime are apart at one batch size."""
+class Golden:
+    """A few images and what the model says about them, by which whoever loads it can tell that it is the same.
 
+    Attributes:
+        images: uint8 [N, 28, 28].
+        probabilities: float32 [N, 10].
+        digit_scores: float32 [N].
+    """
+
+    images: Images
+    probabilities: npt.NDArray[np.float32]
+    digit_scores: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a model must keep on the test set to be published, shares from 0 to 1.
+
+    Attributes:
+        accuracy: Least share of the digits read rightly.
+        calibration_error: Largest expected calibration error.
+        digits_rejected: Largest share of the digits with a digit_score below the threshold.
+        scribbles_rejected: Least share of scribbles, which are no digits, below it.
+    """
+
+    accuracy: float
+    calibration_error: float = 1.0
+    digits_rejected: float = 1.0
+    scribbles_rejected: float = 0.0
+
+
+MNIST_BOUNDS = Bounds(accuracy=0.997, calibration_error=0.003, digits_rejected=0.02, scribbles_rejected=0.9)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far PyTorch and ONNX Runtime are apart on the test images, or on the distorted ones, at one batch size."""
+
+    images: str
     batch_size: int
     probability_difference: float
     score_difference: float
@@ -47,7 +90,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was measured: the parity at each batch size, and on all test images together the shares 0 to 1."""
+    """What was measured: the parities, shares from 0 to 1 of the test images and of scribbles, and golden samples."""
 
     images: int
     tested_on: str
@@ -55,103 +98,129 @@ class Verification:
     accuracy: float
     rejected: float
     calibration_error: float
+    scribbles_rejected: float
+    golden: Golden
 
     def table(self) -> str:
         """Write it down for a human reader."""
-        lines = ["batch size   largest difference of   probabilities   digit_score   other digit"]
+        lines = ["images     batch size   largest difference of   probabilities   digit_score   other digit"]
         for parity in self.parities:
             lines.append(
-                f"{parity.batch_size:>10}{parity.probability_difference:>39.1e}{parity.score_difference:>14.1e}"
-                f"{parity.different_digits:>14}"
+                f"{parity.images:<10}{parity.batch_size:>11}{parity.probability_difference:>39.1e}"
+                f"{parity.score_difference:>14.1e}{parity.different_digits:>14}"
             )
         wrong = round(self.images * (1 - self.accuracy))
         lines += [
             f"accuracy {self.accuracy:.2%} ({wrong} of {self.images:,} test images wrong)",
             f"rejected {self.rejected:.2%} of the test images",
+            f"rejected {self.scribbles_rejected:.2%} of {SCRIBBLES:,} scribbles",
             f"expected calibration error {self.calibration_error:.4f}",
         ]
         return "\n".join(lines)
 
 
-def verify(checkpoint: Checkpoint, model: bytes, test: LabelledImages, *, floor: float | None = None) -> Verification:
-    """Compare the ONNX file with its checkpoint on the test images, at each batch size, and measure the accuracy.
+def verify(
+    checkpoint: Checkpoint, model: bytes, test: LabelledImages, *, accuracy_floor: float | None = None
+) -> Verification:
+    """Compare the ONNX file with its checkpoint on the test images and on distorted ones, and hold it to its bounds.
 
     Args:
         checkpoint: What the file was exported from.
         model: The ONNX file's content.
         test: The test set.
-        floor: The least accuracy, 0 to 1; for MNIST it is 0.995 unless told otherwise.
+        accuracy_floor: The only bound, 0 to 1, of a set that is not MNIST; for MNIST it replaces that of MNIST_BOUNDS.
 
     Raises:
-        RefusedError: The file cannot be run, has other inputs or outputs, differs from PyTorch or reads too few test
-            images rightly.
+        RefusedError: The file cannot be run, has other inputs or outputs, differs from PyTorch or breaks a bound.
     """
-    if floor is None:
-        if not test.is_mnist:
-            raise RefusedError(
-                f"these {len(test.labels):,} images are not MNIST's test set: give them a --floor of their own"
-            )
-        floor = ACCURACY_FLOOR
+    bounds = _bounds(test, accuracy_floor)
     session = _open(model)
     _check_names(session)
     network = checkpoint.network()
+    threshold = checkpoint.facts.reject_threshold
+    distorted = _distorted(test.images)
     parities = []
-    for batch_size in BATCH_SIZES:
-        expected = run_torch(network, checkpoint.facts.temperature, test.images, batch_size)
-        found = run_onnx(session, test.images, batch_size)
-        parities.append(_compare(batch_size, expected, found))
+    for name, images, batch_size in [
+        *(("test", test.images, batch_size) for batch_size in BATCH_SIZES),
+        (DISTORTED, distorted, 32),
+    ]:
+        expected = run_torch(network, checkpoint.facts.temperature, images, batch_size)
+        parities.append(_compare(name, batch_size, expected, run_onnx(session, images, batch_size)))
         _refuse_if_apart(parities[-1])
-    probabilities, scores = (torch.from_numpy(values) for values in found)
+    probabilities, scores = (torch.from_numpy(values) for values in run_onnx(session, test.images, 512))
     labels = torch.tensor(test.labels).long()
+    scribbles = draw_scribbles(SCRIBBLES, test.images, test.labels, SEED)
+    golden = np.concatenate([distorted[:GOLDEN_DIGITS], scribbles[:GOLDEN_SCRIBBLES]])
     result = Verification(
         images=len(labels),
         tested_on=f"{'MNIST test set' if test.is_mnist else 'a test set in MNIST format'}, {len(labels):,} images",
         parities=tuple(parities),
         accuracy=(probabilities.argmax(dim=1) == labels).double().mean().item(),
-        rejected=(scores < checkpoint.facts.reject_threshold).double().mean().item(),
+        rejected=(scores < threshold).double().mean().item(),
         calibration_error=expected_calibration_error(probabilities, labels),
+        scribbles_rejected=float((run_onnx(session, scribbles, 512)[1] < threshold).mean()),
+        golden=Golden(golden, *run_onnx(session, golden, 32)),
     )
-    if result.accuracy < floor:
-        raise RefusedError(
-            f"accuracy {result.accuracy:.2%} on {result.images:,} test images is below the floor {floor:.2%}"
-        )
+    check_bounds(result, bounds)
     return result
 
 
-def publish(checkpoint: Checkpoint, model: bytes, result: Verification, models_dir: Path) -> Path:
-    """Write models_dir/digits/<version>/model.onnx, its accuracy now in its metadata, and its checkpoint beside it.
+def _bounds(test: LabelledImages, accuracy_floor: float | None) -> Bounds:
+    if test.is_mnist:
+        return MNIST_BOUNDS if accuracy_floor is None else dataclasses.replace(MNIST_BOUNDS, accuracy=accuracy_floor)
+    if accuracy_floor is None:
+        raise RefusedError(
+            f"these {len(test.labels):,} images are not MNIST's test set: give them a --floor of their own"
+        )
+    return Bounds(accuracy_floor)
 
-    The graph is the very one that was verified. Exporting the published checkpoint gives the published file again, byte
-    for byte. Each file is there whole or not at all; the model, which a server may be watching for, comes last.
 
-    Returns:
-        The path of the model.
+def _distorted(images: Images) -> Images:
+    """Distort images as in training, with a seed of its own."""
+    values = distort(to_input(torch.tensor(images)), torch.Generator().manual_seed(SEED))
+    pixels: Images = (values[:, 0] * 255).round().byte().numpy()
+    return pixels
+
+
+def check_bounds(result: Verification, bounds: Bounds) -> None:
+    """Compare what was measured with what must be kept.
+
+    Raises:
+        RefusedError: A bound is broken; names it and the figure.
     """
-    folder = models_dir / NAME / VERSION
-    published = checkpoint.tested(result.accuracy, result.tested_on)
-    save_checkpoint(published, folder / "checkpoint.pt")
-    write_atomically(folder / "model.onnx", with_facts(model, published))
-    return folder / "model.onnx"
-
-
-Outputs = tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
+    # Written so that a NaN is refused too.
+    if not result.accuracy >= bounds.accuracy:
+        raise RefusedError(
+            f"accuracy {result.accuracy:.2%} on {result.images:,} test images is below the floor {bounds.accuracy:.2%}"
+        )
+    if not result.calibration_error <= bounds.calibration_error:
+        raise RefusedError(
+            f"expected calibration error {result.calibration_error:.4f} is above {bounds.calibration_error:.4f}"
+        )
+    if not result.rejected <= bounds.digits_rejected:
+        raise RefusedError(
+            f"{result.rejected:.2%} of the test digits are rejected, more than {bounds.digits_rejected:.2%}"
+        )
+    if not result.scribbles_rejected >= bounds.scribbles_rejected:
+        raise RefusedError(
+            f"{result.scribbles_rejected:.2%} of {SCRIBBLES:,} scribbles are rejected, "
+            f"fewer than {bounds.scribbles_rejected:.2%}"
+        )
 
 
 @torch.inference_mode()
 def run_torch(
     network: torch.nn.Module,
     temperature: float,
-    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    images: Images,
     batch_size: int,
 ) -> Outputs:
     """Return PyTorch's probabilities, float32 [N, 10], and scores, float32 [N], of uint8 images [N, 28, 28]."""
     logits = torch.cat([network(to_input(batch)) for batch in torch.split(torch.tensor(images), batch_size)])
-    return torch.softmax(logits / temperature, dim=1).numpy(), digit_score(logits).numpy()
+    return torch.softmax(logits[:, :CLASSES] / temperature, dim=1).numpy(), digit_score(logits).numpy()
 
 
-def run_onnx(
-    session: onnxruntime.InferenceSession, images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], batch_size: int
-) -> Outputs:
+def run_onnx(session: onnxruntime.InferenceSession, images: Images, batch_size: int) -> Outputs:
     """Return what ONNX Runtime gives the same images."""
     starts = range(0, len(images), batch_size)
     outputs = [
@@ -180,8 +249,9 @@ def _check_names(session: onnxruntime.InferenceSession) -> None:
         )
 
 
-def _compare(batch_size: int, expected: Outputs, found: Outputs) -> Parity:
+def _compare(images: str, batch_size: int, expected: Outputs, found: Outputs) -> Parity:
     return Parity(
+        images,
         batch_size,
         probability_difference=float(np.abs(expected[0] - found[0]).max()),
         score_difference=float(np.abs(expected[1] - found[1]).max()),
@@ -190,7 +260,7 @@ def _compare(batch_size: int, expected: Outputs, found: Outputs) -> Parity:
 
 
 def _refuse_if_apart(parity: Parity) -> None:
-    where = f"at batch size {parity.batch_size} PyTorch and ONNX Runtime"
+    where = f"on the {parity.images} images at batch size {parity.batch_size} PyTorch and ONNX Runtime"
     if parity.different_digits:
         raise RefusedError(f"{where} read {parity.different_digits} images as different digits")
     # Written so that a NaN is refused too.

@@ -1,7 +1,7 @@
-"""Model files on disk: `models/<name>/<version>/model.onnx`.
+"""Model files on disk: `models/<name>/<version>/model.onnx`, and `manifest.json` beside it.
 
-Finds the newest version, reads the file once, and says what it is. How a
-model is run is handed in.
+Finds the newest version, reads the file once, checks it, and says what it is.
+How a model is run is handed in.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import ModelUnusable
+from service.manifest import Manifest
 
 NAME = "digits"
 LARGEST_FILE_BYTES = 512 * 1024 * 1024
@@ -66,11 +67,12 @@ def load_newest(models_dir: Path, make_session: Callable[[bytes], Session]) -> M
     """Load the version of `digits` with the highest number.
 
     Args:
-        models_dir: Folder that holds `digits/<version>/model.onnx`.
+        models_dir: Folder that holds `digits/<version>/model.onnx` and its manifest.
         make_session: Turns the bytes of a model file into a session.
 
     Raises:
-        ModelUnusable: There is no such file, or its facts are missing or wrong.
+        ModelUnusable: There is no such file, its facts are missing or wrong,
+            or it is not what its manifest says.
     """
     path = _newest(models_dir / NAME)
     try:
@@ -79,8 +81,12 @@ def load_newest(models_dir: Path, make_session: Callable[[bytes], Session]) -> M
         data = path.read_bytes()
     except OSError as error:
         raise ModelUnusable(f"cannot read {path}: {error.strerror}") from error
+    manifest = Manifest.read(path.with_name("manifest.json"))
     try:
-        return _describe(data, path.parent.name, make_session(data))
+        manifest.check_file(data)
+        model = _describe(data, path.parent.name, make_session(data))
+        manifest.check_answers(model.run)
+        return model
     except ModelUnusable as error:
         raise ModelUnusable(f"{path}: {error}") from error
 

@@ -6,6 +6,7 @@ import torch
 
 from model_export.augment import (
     affine_field,
+    change_edges,
     change_thickness,
     distort,
     elastic_field,
@@ -84,3 +85,16 @@ def test_occlusion_blanks_a_square_of_some_images() -> None:
     hit = blanked > 0
     assert 0.07 < hit.double().mean() < 0.13
     torch.testing.assert_close(blanked[hit], torch.full_like(blanked[hit], 36 / 784))
+
+
+def test_some_edges_become_softer_some_harder_most_stay() -> None:
+    images = bars(1000)
+    images[:, :, 6:22, 11] = 0.3
+    changed = change_edges(images, generator())
+    grey = ((changed > 0.01) & (changed < 0.99)).double().mean(dim=(1, 2, 3))
+    same = (changed == images).all(dim=(1, 2, 3))
+    before = ((images > 0.01) & (images < 0.99)).double().mean().item()
+    assert 0.1 < (grey > before + 1e-9).double().mean() < 0.2
+    assert 0.65 < same.double().mean() < 0.75
+    assert ((changed[:, :, 6:22, 11] < 0.29).all(dim=(1, 2))).double().mean() > 0.1
+    assert changed.min() >= 0 and changed.max() <= 1

@@ -23,9 +23,12 @@ def test_the_temperature_undoes_how_far_the_logits_exaggerate(exaggeration: floa
     assert fit_temperature(honest * exaggeration, labels) == pytest.approx(exaggeration, rel=0.03)
 
 
-def test_the_digit_score_is_the_log_of_the_sum_of_exponentials() -> None:
-    score = digit_score(torch.tensor([[0.0] * 10, [5.0] + [-1e9] * 9]))
-    torch.testing.assert_close(score, torch.tensor([math.log(10), 5.0]))
+def test_the_digit_score_is_the_log_of_the_odds_of_a_digit() -> None:
+    logits = torch.tensor([[0.0] * 10 + [0.0], [5.0] + [-1e9] * 9 + [2.0]])
+    score = digit_score(logits)
+    torch.testing.assert_close(score, torch.tensor([math.log(10), 3.0]))
+    probabilities = torch.softmax(logits, dim=1)
+    torch.testing.assert_close(torch.sigmoid(score), 1 - probabilities[:, 10])
 
 
 def test_99_of_100_digits_reach_the_threshold() -> None:

@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY
 from tests.mnist_files import write_small_mnist
 from tests.training import tiny_checkpoint
 
-QUICK = ("--epochs", "2", "--batch-size", "64", "--threads", "1")
+QUICK = ("--epochs", "2", "--teachers", "0", "--batch-size", "64")
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def folder(tmp_path: Path) -> Path:
 def made(tmp_path: Path) -> list[str]:
     """The options that name a checkpoint and the model made from it."""
     save_checkpoint(tiny_checkpoint(), tmp_path / "checkpoint.pt")
+    (tmp_path / "training.json").write_text("{}")
     (tmp_path / "model.onnx").write_bytes(export(tiny_checkpoint()))
     return ["--checkpoint", str(tmp_path / "checkpoint.pt"), "--model", str(tmp_path / "model.onnx")]
 
@@ -49,13 +50,13 @@ def test_training_and_export_need_no_test_images(folder: Path, tmp_path: Path) -
 def test_ctrl_c_keeps_what_was_reached_and_resuming_ends_the_same(folder: Path, tmp_path: Path) -> None:
     def command(out: str, *more: str) -> list[str]:
         data = ("--data-dir", str(folder), "--out", str(tmp_path / out))
-        lasting = ("--epochs", "4", "--batch-size", "32", "--threads", "1")
+        lasting = ("--epochs", "3", "--teachers", "1", "--teacher-epochs", "1", "--batch-size", "32")
         return [sys.executable, "-m", "model_export", "train", *data, *lasting, *more]
 
     process = subprocess.Popen(command("parts"), stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
     assert process.stdout is not None
     with process:
-        while not process.stdout.readline().startswith("epoch 1/4"):
+        while not process.stdout.readline().startswith("student, epoch 1/3"):
             pass
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from model_export.network import build_network, describe, fold_batch_norm, to_input
+from model_export.network import build_network, build_teacher, describe, fold_batch_norm, to_input
 
 
 def test_the_shapes_layer_by_layer() -> None:
@@ -15,10 +15,13 @@ def test_the_shapes_layer_by_layer() -> None:
         value = layer(value)
         shapes.append((type(layer).__name__, tuple(value.shape[1:])))
     assert shapes == [
-        ("Conv2d", (32, 24, 24)),
-        ("BatchNorm2d", (32, 24, 24)),
-        ("ReLU", (32, 24, 24)),
-        ("MaxPool2d", (32, 12, 12)),
+        ("Conv2d", (16, 24, 24)),
+        ("BatchNorm2d", (16, 24, 24)),
+        ("ReLU", (16, 24, 24)),
+        ("MaxPool2d", (16, 12, 12)),
+        ("Conv2d", (64, 10, 10)),
+        ("BatchNorm2d", (64, 10, 10)),
+        ("ReLU", (64, 10, 10)),
         ("Conv2d", (64, 8, 8)),
         ("BatchNorm2d", (64, 8, 8)),
         ("ReLU", (64, 8, 8)),
@@ -27,20 +30,25 @@ def test_the_shapes_layer_by_layer() -> None:
         ("Linear", (128,)),
         ("ReLU", (128,)),
         ("Dropout", (128,)),
-        ("Linear", (10,)),
+        ("Linear", (11,)),
     ]
+
+
+def test_a_teacher_gives_ten_logits() -> None:
+    assert build_teacher().eval()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
 
 
 def test_the_parameters_of_the_folded_network_layer_by_layer() -> None:
     counts = [sum(p.numel() for p in layer.parameters()) for layer in fold_batch_norm(build_network())]
-    convolution1, convolution2 = 5 * 5 * 1 * 32 + 32, 5 * 5 * 32 * 64 + 64
-    connected1, connected2 = 1024 * 128 + 128, 128 * 10 + 10
-    assert [count for count in counts if count] == [convolution1, convolution2, connected1, connected2]
-    assert sum(counts) == 832 + 51_264 + 131_200 + 1_290 == 184_586
+    convolutions = [5 * 5 * 1 * 16 + 16, 3 * 3 * 16 * 64 + 64, 3 * 3 * 64 * 64 + 64]
+    connected = [1024 * 128 + 128, 128 * 11 + 11]
+    assert [count for count in counts if count] == convolutions + connected
+    assert sum(counts) == 416 + 9_280 + 36_928 + 131_200 + 1_419 == 179_243
 
 
 def test_it_is_described_in_words() -> None:
-    assert describe(build_network()) == "conv5x5(32)-pool-conv5x5(64)-pool-fc128-fc10, 185 k parameters"
+    words = "conv5x5(16)-pool-conv3x3(64)-conv3x3(64)-pool-fc128-fc11, 179 k parameters"
+    assert describe(build_network()) == words
 
 
 def trained_a_little() -> nn.Sequential:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from model_export.publish import manifest
+from model_export.verify import Golden
 from service import repository
 from service.errors import ModelUnusable
 from service.repository import load_newest
@@ -37,6 +39,8 @@ def put(models: Path, version: str, data: bytes = b"model") -> None:
     folder = models / "digits" / version
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(data)
+    answers = np.zeros((1, 10), np.float32), np.zeros(1, np.float32)
+    (folder / "manifest.json").write_bytes(manifest(data, Golden(np.zeros((1, 28, 28), np.uint8), *answers)))
 
 
 def test_the_highest_version_number_is_served(tmp_path: Path) -> None:
@@ -90,3 +94,20 @@ def test_a_file_too_large_to_be_a_model_is_not_read(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(repository, "LARGEST_FILE_BYTES", 4)
     with pytest.raises(ModelUnusable, match="has 5 bytes; at most 4 are read"):
         load_newest(tmp_path, opener())
+
+
+def test_a_file_that_is_not_the_published_one_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "1")
+    (tmp_path / "digits/1/model.onnx").write_bytes(b"mode1")
+    with pytest.raises(ModelUnusable, match=r"digits/1/model.onnx: its sha256 is .*the file is not the published one"):
+        load_newest(tmp_path, opener())
+
+
+def test_a_model_that_answers_otherwise_than_it_did_is_refused(tmp_path: Path) -> None:
+    class Other(FakeSession):
+        def run(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+            return np.ones((len(images), 10), np.float32), np.zeros(len(images), np.float32)
+
+    put(tmp_path, "1")
+    with pytest.raises(ModelUnusable, match=r"digits/1/model.onnx: it answers the golden samples"):
+        load_newest(tmp_path, lambda data: Other(FACTS))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from model_export import train as train_module
 from model_export.checkpoint import CheckpointError, load_checkpoint, load_tensors, to_bytes
-from model_export.train import TrainingOptions, epoch_seed, learning_rate, train
+from model_export.data import DataError
+from model_export.train import Training, TrainingOptions, train
 from tests.conftest import REPOSITORY
 from tests.training import TINY, small_set, tiny_checkpoint
 
@@ -25,17 +28,17 @@ def run(folder: Path, *, resume: bool = False, **changes: Any) -> bytes:
 
 
 class StopAfter:
-    """Ctrl-C after so many epochs, at the moment when the next one begins."""
+    """Ctrl-C after so many epochs, the teachers' counted, at the moment when the next one begins."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, epochs: int):
-        self._epochs = epochs
-        self._real = train_module._run_epoch
-        monkeypatch.setattr(train_module, "_run_epoch", self)
+        real, left = Training.run_epoch, iter(range(epochs))
 
-    def __call__(self, progress: Any, *rest: Any) -> str:
-        if progress.epochs_done == self._epochs:
-            raise KeyboardInterrupt
-        return self._real(progress, *rest)
+        def run_epoch(training: Training, number: int) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            real(training, number)
+
+        monkeypatch.setattr(Training, "run_epoch", run_epoch)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
@@ -44,16 +47,25 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     assert run(tmp_path / "other", seed=4) != first
 
 
-def test_resuming_gives_what_was_not_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(tmp_path / "whole")
+@pytest.mark.parametrize("done", [1, 3], ids=["a teacher", "the student"])
+def test_resuming_gives_what_was_not_interrupted(done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tmp_path / "whole", teachers=1, teacher_epochs=2)
     with monkeypatch.context() as patch:
-        StopAfter(patch, 1)
+        StopAfter(patch, done)
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "parts")
-    interrupted = load_checkpoint(tmp_path / "parts" / "checkpoint.pt")
-    assert interrupted.facts.chosen_epoch == 1
-    assert run(tmp_path / "parts", resume=True) == whole
+            run(tmp_path / "parts", teachers=1, teacher_epochs=2)
+    stopped = tmp_path / "parts" / "checkpoint.pt"
+    assert stopped.exists() == (done == 3)
+    assert run(tmp_path / "parts", teachers=1, teacher_epochs=2, resume=True) == whole
     assert not (tmp_path / "parts" / "training.pt").exists()
+
+
+def test_teachers_make_a_difference_and_their_epochs_are_told(tmp_path: Path) -> None:
+    assert run(tmp_path / "taught", teachers=2, teacher_epochs=1) != run(tmp_path / "alone")
+    log = json.loads((tmp_path / "taught" / "training.json").read_text())
+    assert {name: len(epochs) for name, epochs in log.items()} == {"teacher 1": 1, "teacher 2": 1, "student": 3}
+    assert log["teacher 1"][0]["loss"] != log["teacher 2"][0]["loss"]
+    assert log["student"][0].keys() == {"loss", "validation_loss", "validation_accuracy", "seconds"}
 
 
 def test_ctrl_c_before_the_first_epoch_ended_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +78,7 @@ def test_ctrl_c_before_the_first_epoch_ended_writes_nothing(tmp_path: Path, monk
 def test_it_learns_and_records_what_it_was_made_from() -> None:
     facts = tiny_checkpoint().facts
     assert facts.validation_accuracy > 0.5
-    assert (facts.seed, facts.epochs, facts.batch_size, facts.threads) == (3, 3, 64, 1)
+    assert (facts.seed, facts.epochs, facts.batch_size, facts.threads) == (3, 3, 32, 1)
     assert facts.trained_on == "a training set in MNIST's format, 642 of 700 images"
     assert facts.training_data_sha256 == "0" * 64
     assert facts.torch == str(torch.__version__)
@@ -77,9 +89,9 @@ def test_it_learns_and_records_what_it_was_made_from() -> None:
 def test_it_says_how_long_it_will_take_and_a_line_an_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path)
     first, *epochs = capsys.readouterr().out.splitlines()
-    assert first.startswith("642 images, 3 epochs of about ") and "minutes" in first
-    assert [line.split()[1] for line in epochs] == ["1/3", "2/3", "3/3"]
-    assert all("loss" in line and "validation accuracy" in line for line in epochs)
+    assert first.startswith("642 images; 0 teachers of 24 epochs, a student of 3; on cpu") and "minutes" in first
+    assert [line.split()[2] for line in epochs] == ["1/3", "2/3", "3/3"]
+    assert all("validation loss" in line and "accuracy" in line for line in epochs)
 
 
 def test_what_cannot_be_resumed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +110,7 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(CheckpointError, match=r"was begun with commit .*, not another: resume with the same"):
             run(tmp_path, resume=True)
     unfinished = load_tensors(tmp_path / "training.pt")
-    del unfinished["optimizer"]
+    del unfinished["learners"][0]["optimizer"]
     (tmp_path / "training.pt").write_bytes(to_bytes(unfinished))
     with pytest.raises(CheckpointError, match="is damaged; remove it and leave --resume out to start"):
         run(tmp_path, resume=True)
@@ -107,27 +119,11 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path, monkeypatch: pytest.M
         run(tmp_path, resume=True)
 
 
-def test_the_learning_rate_rises_and_falls_once() -> None:
-    rates = [learning_rate(step, 200) for step in range(200)]
-    peak = rates.index(max(rates))
-    assert rates[peak] == train_module.PEAK_LEARNING_RATE
-    assert rates[: peak + 1] == sorted(rates[: peak + 1])
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
-    assert rates[-1] < 0.001
-
-
-def test_the_epoch_with_the_lowest_validation_loss_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    labels = torch.zeros(4).long()
-    progress = train_module._start(TINY, torch.device("cpu"))
-    for epoch, sureness in enumerate((1.0, 3.0, 2.0), start=1):
-        monkeypatch.setattr(train_module, "predict", lambda *_, sure=sureness: torch.eye(10)[labels] * sure)
-        progress.epochs_done = epoch
-        train_module._keep_if_best(progress, (torch.zeros(4, 28, 28), labels))
-    assert progress.best["epoch"] == 2
-
-
-def test_every_epoch_of_every_seed_has_randomness_of_its_own() -> None:
-    assert len({epoch_seed(seed, epoch) for seed in range(20) for epoch in range(20)}) == 400
+def test_every_digit_is_needed(tmp_path: Path) -> None:
+    chosen = ~np.isin(DATA.labels, [3, 8])
+    data = dataclasses.replace(DATA, images=DATA.images[chosen], labels=DATA.labels[chosen])
+    with pytest.raises(DataError, match=r"holds no image of 3, 8; images of every digit are needed"):
+        train(data, TINY, tmp_path, resume=False)
 
 
 def test_the_defaults_are_those_of_the_released_model() -> None:

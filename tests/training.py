@@ -11,7 +11,7 @@ from model_export.data import LabelledImages
 from model_export.train import TrainingOptions, train
 from tests.mnist_files import small_digits
 
-TINY = TrainingOptions(epochs=3, batch_size=64, seed=3, threads=1)
+TINY = TrainingOptions(epochs=3, teachers=0, batch_size=32, seed=3)
 
 
 def small_set(part: str, count: int | None = None) -> LabelledImages:
