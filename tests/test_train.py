@@ -122,7 +122,7 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_every_digit_is_needed(tmp_path: Path) -> None:
     chosen = ~np.isin(DATA.labels, [3, 8])
     data = dataclasses.replace(DATA, images=DATA.images[chosen], labels=DATA.labels[chosen])
-    with pytest.raises(DataError, match=r"holds no image of 3, 8; images of every digit are needed"):
+    with pytest.raises(DataError, match=r"holds no image of 3, 8; every digit is needed"):
         train(data, TINY, tmp_path, resume=False)
 
 
