@@ -103,7 +103,8 @@ def _verify(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m model_export",
-        description="Make the model that digitserve serves. Three steps in order: train, export, verify; evaluate judges the result.",
+        description="Make the model that digitserve serves. Three steps in order: train, export, verify; "
+        "evaluate judges the result.",
         epilog="Each step works with its defaults from the root of the repository.",
     )
     steps = parser.add_subparsers(title="steps", dest="command", required=True)

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from model_export import digit_sets
 from model_export.asking import Answer, Sample, Service
 from model_export.data import DataError, LabelledImages, load_test_images, load_training_images, validation_split
-from model_export.judged import SYNTHETIC, Evaluation, KindResult, SetResult, auroc
-from model_export.non_digits import KINDS, non_digits
+from model_export.judged import SYNTHETIC, Evaluation, Floats, KindResult, SetResult, auroc
+from model_export.non_digits import BLANK, KINDS, non_digits
 from model_export.pictures import CATEGORIES
 
 MNIST, LOAD_DIGITS, FOLDER, NON_DIGITS = "mnist", "load_digits", "folder", "non_digits"
@@ -147,15 +147,15 @@ def _judge(service: Service, name: str, group: str, samples: Iterable[Sample], c
 def _judge_kind(
     service: Service, name: str, digits: LabelledImages, options: EvaluationOptions, sets: list[SetResult]
 ) -> Iterator[KindResult]:
-    """Ask about a kind of images that are no digits, in each of its forms; the digits of `sets` are what it must fall below."""
+    """Ask about a kind of images that are no digits, in each of its forms; `sets` are the digits to tell them from."""
     made = list(non_digits(name, digits, options.count, seed=options.seed))
     forms = {
         "raw": [Sample(each.raw.tobytes(), raw=True) for each in made if each.raw is not None],
         "picture": [Sample(each.picture) for each in made if each.picture is not None],
     }
     references = {
-        "raw": [result.digit_scores for result in sets if result.name == MNIST_RAW],
-        "picture": [result.digit_scores for result in sets if result.group == SYNTHETIC],
+        "raw": _scores(result for result in sets if result.name == MNIST_RAW),
+        "picture": _scores(result for result in sets if result.group == SYNTHETIC),
     }
     for form, samples in forms.items():
         if not samples:
@@ -168,9 +168,13 @@ def _judge_kind(
             form,
             digit_scores=scores,
             reasons=tuple(answer.reason for _, answer in judged),
-            auroc=auroc(np.concatenate(references[form]), scores) if references[form] else None,
+            auroc=float("nan") if name == BLANK else auroc(references[form], scores),
             worst=tuple(sorted(passed, key=lambda each: -each[1].digit_score)[:WORST_IMAGES]),
         )
+
+
+def _scores(results: Iterable[SetResult]) -> Floats:
+    return np.concatenate([np.empty(0, np.float32), *(result.digit_scores for result in results)])
 
 
 def _ask(service: Service, name: str, samples: Iterable[Sample], count: int) -> Iterator[tuple[Sample, Answer]]:

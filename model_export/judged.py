@@ -83,8 +83,8 @@ class KindResult:
         form: "raw", 28x28 in MNIST's convention, or "picture", a file.
         digit_scores: float32 [N], NaN where the service refused the image.
         reasons: As in SetResult.
-        auroc: Probability that a digit scores higher than one of these, 0 to 1; None where no digits of that form were
-            judged with them.
+        auroc: Probability that a digit scores higher than one of these, 0 to 1; NaN where no digits of that form were
+            judged with them, and for blank images, which are told by their pixels.
         worst: Some that were not rejected, the most digit-like first.
     """
 
@@ -92,7 +92,7 @@ class KindResult:
     form: str
     digit_scores: Floats
     reasons: tuple[str, ...]
-    auroc: float | None
+    auroc: float
     worst: tuple[tuple[Sample, Answer], ...]
 
     @property
@@ -148,7 +148,7 @@ class Evaluation:
                     "name": result.name,
                     "form": result.form,
                     "images": len(result.reasons),
-                    "auroc": result.auroc,
+                    "auroc": _or_none(result.auroc),
                     "rejected": result.rejected,
                     "reasons": dict(Counter(filter(None, result.reasons))),
                 }
@@ -195,14 +195,12 @@ def pooled(name: str, results: list[SetResult]) -> SetResult:
 def auroc(digits: Floats, others: Floats) -> float:
     """Return the area under the ROC curve: the probability that a digit scores higher than another image, 0 to 1.
 
-    From the sum of ranks (Mann and Whitney 1947), ties counted half; NaN scores, of refused images, are left out.
-
-    Raises:
-        ValueError: One of the two has no score.
+    From the ranks of the digits' scores among the others' (Mann and Whitney 1947), ties counted half. NaN scores, of
+    refused images, are left out; NaN where nothing remains of one of the two.
     """
-    digits, others = (scores[~np.isnan(scores)].astype(np.float64) for scores in (digits, others))
+    digits, others = digits[~np.isnan(digits)], others[~np.isnan(others)]
     if not len(digits) or not len(others):
-        raise ValueError("an area under the ROC curve needs scores of both kinds")
+        return float("nan")
     ordered = np.sort(others)
     below = np.searchsorted(ordered, digits, side="left")
     not_above = np.searchsorted(ordered, digits, side="right")
@@ -210,7 +208,7 @@ def auroc(digits: Floats, others: Floats) -> float:
 
 
 def _kind_line(result: KindResult) -> str:
-    area = "-" if result.auroc is None else f"{result.auroc:.4f}"
+    area = "-" if np.isnan(result.auroc) else f"{result.auroc:.4f}"
     reasons = Counter(filter(None, result.reasons)).most_common(1)
     mostly = reasons[0][0] if reasons else "-"
     return f"{result.name:<24}{result.form:<10}{len(result.reasons):>8,}{area:>9}{result.rejected:>10.2%}  {mostly}"

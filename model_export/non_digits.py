@@ -20,6 +20,7 @@ from model_export.picture_files import as_png
 from model_export.shapes import garment, letter, symbol
 from model_export.strokes import Coverage, Pixels, draw, in_convention
 
+BLANK = "blank"
 PHOTOGRAPH = Look()
 Grey = npt.NDArray[np.float32]
 
@@ -113,7 +114,7 @@ def half_digit(digits: LabelledImages, rng: np.random.Generator) -> NonDigit:
 
 
 KINDS: Mapping[str, Kind] = {
-    "blank": blank,
+    BLANK: blank,
     "noise": noise,
     "letters": letters,
     "symbols": symbols,
@@ -165,7 +166,7 @@ def _texture(shape: tuple[int, int], kind: int, rng: np.random.Generator) -> Gre
 
 
 def _stretched(values: npt.NDArray[np.floating]) -> Grey:
-    return ((values - values.min()) / np.ptp(values)).astype(np.float32)
+    return np.asarray((values - values.min()) / np.ptp(values), np.float32)
 
 
 def _as_pixels(grey: Grey) -> Pixels:

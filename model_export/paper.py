@@ -99,7 +99,7 @@ def photograph_of(ink: Coverage, shape: tuple[int, int], rng: np.random.Generato
 def blank_page(shape: tuple[int, int], colour: Colour, rng: np.random.Generator) -> Page:
     """Paper of one colour with fibres: fine grain, and a little cloudiness."""
     fibres = 0.012 * rng.standard_normal(shape, np.float32) + 0.02 * clouds(shape, rng, cells=6)
-    return (np.array(colour, np.float32) * (1 + fibres[..., None])).astype(np.float32)
+    return np.asarray(np.array(colour) * (1 + fibres[..., None]), np.float32)
 
 
 def ruled(page: Page, *, spacing: float, squared: bool, rng: np.random.Generator) -> Page:
@@ -111,7 +111,7 @@ def ruled(page: Page, *, spacing: float, squared: bool, rng: np.random.Generator
 
     def lines(length: int) -> Coverage:
         position = (np.arange(length) + rng.uniform(0, spacing)) % spacing
-        return np.clip(thickness / 2 + 0.5 - np.minimum(position, spacing - position), 0, 1).astype(np.float32)
+        return np.asarray(np.clip(thickness / 2 + 0.5 - np.minimum(position, spacing - position), 0, 1), np.float32)
 
     printed = np.repeat(lines(height)[:, None], width, axis=1)
     if squared:
@@ -155,7 +155,7 @@ def lamp_light(shape: tuple[int, int], fall: float, rng: np.random.Generator) ->
     angle = rng.uniform(0, 2 * np.pi)
     along = (np.cos(angle) * rows + np.sin(angle) * columns) / 2 + 0.5
     tint = 1 + rng.uniform(-0.05, 0.05) * np.array([1, 0, -1], np.float32)
-    return ((1 - fall * np.clip(along, 0, 1))[..., None] * tint).astype(np.float32)
+    return np.asarray((1 - fall * np.clip(along, 0, 1))[..., None] * tint, np.float32)
 
 
 def cast_shadow(shape: tuple[int, int], rng: np.random.Generator) -> Coverage:
@@ -166,7 +166,7 @@ def cast_shadow(shape: tuple[int, int], rng: np.random.Generator) -> Coverage:
     along = np.cos(angle) * columns - np.sin(angle) * rows
     edge = rng.uniform(-0.5, 0.5) + rng.uniform(0, 0.25) * np.sin(rng.uniform(1, 4) * along + phase)
     softness = rng.uniform(0.02, 0.12)
-    return (0.5 + 0.5 * np.tanh((across - edge) / softness))[..., None].astype(np.float32)
+    return np.asarray(0.5 + 0.5 * np.tanh((across - edge) / softness), np.float32)[..., None]
 
 
 def reflection(shape: tuple[int, int], rng: np.random.Generator) -> Coverage:
@@ -174,13 +174,13 @@ def reflection(shape: tuple[int, int], rng: np.random.Generator) -> Coverage:
     rows, columns = _coordinates(shape)
     middle, radius = rng.uniform(-0.8, 0.8, 2), rng.uniform(0.25, 0.6, 2)
     distance = ((rows - middle[0]) / radius[0]) ** 2 + ((columns - middle[1]) / radius[1]) ** 2
-    return np.exp(-distance)[..., None].astype(np.float32)
+    return np.asarray(np.exp(-distance), np.float32)[..., None]
 
 
 def corner_distance(shape: tuple[int, int]) -> Coverage:
     """The square of the distance from the middle, [H, W, 1], 0 there to 1 in the corners."""
     rows, columns = _coordinates(shape)
-    return ((rows**2 + columns**2) / 2)[..., None]
+    return np.asarray((rows**2 + columns**2) / 2, np.float32)[..., None]
 
 
 def sensed(page: Page, blur: float, noise: float, rng: np.random.Generator) -> Pixels:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model_export.strokes import Pixels, draw
+from model_export.strokes import Pixels, draw, place
 
 # The turns that EXIF's orientation tag asks for when a picture is shown, undone when it is stored.
 STORED_TURNED = {
@@ -43,9 +43,7 @@ def _drawing(digit: Pixels, rng: np.random.Generator) -> Image.Image:
     """Dark on light or light on dark, grey, 120 to 260 pixels a side."""
     side = int(rng.integers(120, 261))
     ink = draw(digit, side * rng.uniform(0.45, 0.75), rng.uniform(0.06, 0.12))
-    page = np.zeros((side, side), np.float32)
-    top, left = (int(rng.integers(0, free + 1)) for free in np.subtract(page.shape, ink.shape))
-    page[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
+    page = place(ink, (side, side), rng)
     dark, light = rng.uniform(0, 40), rng.uniform(215, 255)
     if rng.random() < 0.3:
         dark, light = light, dark

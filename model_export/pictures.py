@@ -31,7 +31,7 @@ from model_export.paper import (
     written,
 )
 from model_export.picture_files import FILE_KINDS, as_png
-from model_export.strokes import Pixels, draw, enlarge, skeleton
+from model_export.strokes import Coverage, Pixels, draw, enlarge, place, skeleton
 
 if TYPE_CHECKING:
     from model_export.data import LabelledImages
@@ -98,8 +98,7 @@ def scan(digit: Pixels, rng: np.random.Generator, *, dust: bool = False) -> byte
 def black_and_white_scan(digit: Pixels, rng: np.random.Generator) -> bytes:
     """A fax-like scan: one bit a pixel, ragged edges, a few specks."""
     side = int(rng.integers(150, 400))
-    page = np.zeros((side, side), np.float32)
-    _paste(page, draw(digit, side * rng.uniform(0.4, 0.75), rng.uniform(0.04, 0.1)), rng)
+    page = place(draw(digit, side * rng.uniform(0.4, 0.75), rng.uniform(0.04, 0.1)), (side, side), rng)
     page += 0.25 * ndimage.gaussian_filter(rng.standard_normal(page.shape), 1.0)
     black = page > 0.5
     black |= specks(page.shape, rng, count=int(rng.integers(0, 12)), radius=(0.4, 0.9))
@@ -109,8 +108,7 @@ def black_and_white_scan(digit: Pixels, rng: np.random.Generator) -> bytes:
 def specked(digit: Pixels, rng: np.random.Generator) -> bytes:
     """A clean drawing with two to six dots, each as wide as the stroke or less, beside the digit."""
     side = int(rng.integers(160, 420))
-    page = np.zeros((side, side), np.float32)
-    _paste(page, draw(digit, side * rng.uniform(0.4, 0.6), rng.uniform(0.06, 0.1)), rng)
+    page = place(draw(digit, side * rng.uniform(0.4, 0.6), rng.uniform(0.06, 0.1)), (side, side), rng)
     near = ndimage.binary_dilation(page > 0, iterations=max(3, side // 40))
     dots = specks(page.shape, rng, count=int(rng.integers(4, 10)), radius=(side * 0.004, side * 0.02))
     return as_png(_grey(np.maximum(page, dots & ~near)))
@@ -126,8 +124,7 @@ def canvas(digit: Pixels, rng: np.random.Generator, *, ink: tuple[int, int, int]
         paper: "white", "black", or "" where there is none: the drawing is in the alpha channel, and transparent pixels
             have, as a canvas leaves them, the colour black.
     """
-    cover = np.zeros((280, 280), np.float32)
-    _paste(cover, draw(digit, rng.uniform(120, 250), rng.uniform(0.05, 0.13)), rng)
+    cover = place(draw(digit, rng.uniform(120, 250), rng.uniform(0.05, 0.13)), (280, 280), rng)
     alpha = (cover * 255).round().astype(np.uint8)
     pixels = np.zeros((280, 280, 4), np.uint8)
     pixels[alpha > 0, :3] = ink
@@ -140,8 +137,7 @@ def canvas(digit: Pixels, rng: np.random.Generator, *, ink: tuple[int, int, int]
 
 def alpha_only(digit: Pixels, rng: np.random.Generator) -> bytes:
     """A drawing whose colour is the same everywhere, ink or not: only the alpha channel shows it."""
-    cover = np.zeros((280, 280), np.float32)
-    _paste(cover, draw(digit, rng.uniform(120, 250), rng.uniform(0.05, 0.13)), rng)
+    cover = place(draw(digit, rng.uniform(120, 250), rng.uniform(0.05, 0.13)), (280, 280), rng)
     drawing = Image.new("RGBA", (280, 280), tuple(int(value) for value in rng.integers(0, 256, 3)))
     drawing.putalpha(_grey(1 - cover))
     return as_png(drawing)
@@ -157,7 +153,7 @@ def placed(digit: Pixels, rng: np.random.Generator, *, size: tuple[float, float]
         top, left = (margin if rng.random() < 0.5 else side - length - margin for length in ink.shape)
         page[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
     else:
-        _paste(page, ink, rng)
+        page = place(ink, (side, side), rng)
     return as_png(_grey(page))
 
 
@@ -185,11 +181,10 @@ def one_pixel_strokes(digit: Pixels, rng: np.random.Generator) -> bytes:
 
 def off_centre(digit: Pixels, rng: np.random.Generator) -> bytes:
     """28x28 in MNIST's polarity, but smaller or larger than its convention and anywhere in the frame."""
-    page = np.zeros((28, 28), np.float32)
     small = draw(digit, 200)
     scale = rng.uniform(10, 27) / max(small.shape)
     size = max(1, round(small.shape[1] * scale)), max(1, round(small.shape[0] * scale))
-    _paste(page, np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BOX)), rng)
+    page = place(np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BOX)), (28, 28), rng)
     return as_png(_grey(page, white_ink=True))
 
 
@@ -220,12 +215,7 @@ def specks(
     return dots
 
 
-def _paste(page: np.ndarray[tuple[int, ...], np.dtype[np.float32]], ink: Pixels | np.ndarray, rng) -> None:
-    top, left = (int(rng.integers(0, free + 1)) for free in np.subtract(page.shape, ink.shape))
-    page[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
-
-
-def _grey(cover, *, white_ink: bool = False) -> Image.Image:
+def _grey(cover: Coverage, *, white_ink: bool = False) -> Image.Image:
     ink = (cover * 255).round().astype(np.uint8)
     return Image.fromarray(ink if white_ink else 255 - ink)
 

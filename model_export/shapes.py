@@ -23,7 +23,7 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 LIKE_DIGITS = {"0": "OoQD", "1": "Ilij", "2": "Zz", "4": "y", "5": "Ss", "6": "bG", "8": "B", "9": "gq"}
 LETTERS = "".join(sorted(set(ALPHABET) - set("".join(LIKE_DIGITS.values()))))
 # Without what is a single stroke, hence like a 1, and without & $ ? and the like, which are built as 8, 5 and 2 are.
-SYMBOLS = "#@%+=*~×÷±≠≈≤≥∑∏√∞πΔψλ∀∃∴→←↔⇒∪∩♥♦♣♠★☆✓✗□△♪♫☺©®¶¥½"
+SYMBOLS = "#@%+=*~÷±≠≈≤≥∑∏√∞πΔψλ∀∃∴→←↔⇒∩♥♦♣♠★☆✓✗□△♪♫☺©®¶¥½"
 # Frames, brackets and calligraphic signs in the places of letters.
 NO_TEXT_FONTS = ("LastResort", "STIXNonUni", "STIXSiz", "cmex", "cmsy")
 Corners = tuple[tuple[float, float], ...]
@@ -123,7 +123,7 @@ def garment(rng: np.random.Generator) -> Coverage:
     stripes = 0.5 + 0.5 * np.sin((np.cos(angle) * rows + np.sin(angle) * columns) * (2 * np.pi / wavelength))
     coarse = Image.fromarray(rng.random((6, 6), np.float32)).resize(shape.shape[::-1], Image.Resampling.BICUBIC)
     pattern = rng.uniform(0.4, 1) - rng.uniform(0, 0.3) * stripes - rng.uniform(0, 0.3) * np.asarray(coarse)
-    return (shape * np.clip(pattern, 0.12, 1)).astype(np.float32)
+    return np.asarray(shape * np.clip(pattern, 0.12, 1), np.float32)
 
 
 def _glyph(character: str, path: str, rng: np.random.Generator) -> Coverage:
@@ -131,7 +131,7 @@ def _glyph(character: str, path: str, rng: np.random.Generator) -> Coverage:
     font = ImageFont.truetype(path, SIDE)
     ImageDraw.Draw(canvas).text((SIDE, SIDE), character, fill=255, font=font, anchor="mm")
     turned = canvas.rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC)
-    return crop(np.asarray(turned, np.float32) / 255)
+    return crop(np.asarray(np.asarray(turned) / 255, np.float32))
 
 
 def _polygon(corners: Corners, rng: np.random.Generator, *, filled: bool) -> Coverage:
@@ -148,4 +148,4 @@ def _polygon(corners: Corners, rng: np.random.Generator, *, filled: bool) -> Cov
         width = round(large * rng.uniform(0.04, 0.1))
         pen.line([*points, *points[:2]], fill=255, width=width, joint="curve")
     turned = canvas.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC)
-    return crop(np.asarray(turned.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32) / 255)
+    return crop(np.asarray(np.asarray(turned.resize((SIDE, SIDE), Image.Resampling.BOX)) / 255, np.float32))

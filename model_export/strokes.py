@@ -38,16 +38,16 @@ def enlarge(digit: Pixels, side: int) -> Coverage:
     """Draw a digit, uint8 [S, S], at side x side pixels with the strokes it has and edges one pixel soft."""
     scale = side / len(digit)
     # The Gaussian takes the steps of MNIST's pixels away, whose edges the cubic interpolation keeps.
-    smooth = ndimage.gaussian_filter(resize(digit.astype(np.float32) / 255, side), 0.35 * scale)
-    return np.clip((smooth - OUTLINE_LEVEL) * max(scale, 1.0) + 0.5, 0, 1).astype(np.float32)
+    smooth = ndimage.gaussian_filter(resize(np.asarray(digit / 255, np.float32), side), 0.35 * scale)
+    return np.asarray(np.clip((smooth - OUTLINE_LEVEL) * max(scale, 1.0) + 0.5, 0, 1), np.float32)
 
 
 def redraw(digit: Pixels, side: int, width: float) -> Coverage:
-    """Draw a digit, uint8 [S, S], at side x side pixels with a pen `width` pixels wide along the middle of its strokes."""
+    """Draw a digit, uint8 [S, S], at side x side pixels along the middle of its strokes, `width` pixels wide."""
     line = skeleton(enlarge(digit, SKELETON_SIDE) > 0.5)
     # Smoothing the distances rounds the steps of the skeleton off; it lifts them on the line itself to about one.
-    distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(~line).astype(np.float32), 1.5) - 1
-    return np.clip(width / 2 - resize(distance, side) * (side / SKELETON_SIDE) + 0.5, 0, 1).astype(np.float32)
+    distance = np.asarray(ndimage.gaussian_filter(ndimage.distance_transform_edt(~line), 1.5) - 1, np.float32)
+    return np.asarray(np.clip(width / 2 - resize(distance, side) * (side / SKELETON_SIDE) + 0.5, 0, 1), np.float32)
 
 
 def crop(coverage: Coverage) -> Coverage:
@@ -56,6 +56,14 @@ def crop(coverage: Coverage) -> Coverage:
     if not len(rows):
         return coverage
     return coverage[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+def place(ink: Coverage, shape: tuple[int, int], rng: np.random.Generator) -> Coverage:
+    """Put a drawing anywhere on an empty page of `shape` that it fits on; float32 of that shape."""
+    page = np.zeros(shape, np.float32)
+    top, left = (int(rng.integers(0, free + 1)) for free in np.subtract(shape, ink.shape))
+    page[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
+    return page
 
 
 def resize(image: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
