@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ from model_export.asking import Answer, Sample, Service
 from model_export.data import DataError, LabelledImages, load_test_images, load_training_images, validation_split
 from model_export.judged import SYNTHETIC, Evaluation, Floats, KindResult, SetResult, auroc
 from model_export.non_digits import BLANK, KINDS, non_digits
-from model_export.pictures import CATEGORIES
+from model_export.pictures import CATEGORIES, MOST_PICTURES
 
 MNIST, LOAD_DIGITS, FOLDER, NON_DIGITS = "mnist", "load_digits", "folder", "non_digits"
 GROUPS = (MNIST, LOAD_DIGITS, SYNTHETIC, NON_DIGITS)
@@ -45,7 +46,7 @@ class EvaluationOptions:
     sets: Sequence[str] = GROUPS
     folder: Path | None = None
     data_dir: Path | None = None
-    count: int = 250
+    count: int = 200
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -73,63 +74,68 @@ def evaluate(address: str, options: EvaluationOptions) -> Evaluation:
         DataError: The folder cannot be used, or nothing is left to judge by.
         ServiceError: The service cannot be asked.
     """
-    skipped: list[str] = []
-    files = _folder(options.folder, skipped) if options.folder else []
-    categories = [name for name in CATEGORIES if options.wants(SYNTHETIC, name)]
+    remarks: list[str] = []
     kinds = [name for name in KINDS if options.wants(NON_DIGITS, name)]
-    test = _readable(MNIST, lambda: load_test_images(options.data_dir), skipped) if options.wants(MNIST) else None
-    eights = _readable(LOAD_DIGITS, digit_sets.load_digits, skipped) if options.wants(LOAD_DIGITS) else None
-    made_from = " and ".join([SYNTHETIC] * bool(categories) + [NON_DIGITS] * bool(kinds))
-    source = _readable(made_from, lambda: _validation_images(options.data_dir), skipped) if made_from else None
-    if not (files or test or eights or source):
-        raise DataError("nothing is left to judge by: " + "; ".join(skipped))
-
-    sets: list[SetResult] = []
+    validation = None
+    if kinds or any(options.wants(SYNTHETIC, name) for name in CATEGORIES):
+        validation = _readable(f"{SYNTHETIC}, {NON_DIGITS}", partial(_validation, options.data_dir), remarks)
+    planned = list(_planned(options, validation, remarks))
+    if not planned and not (kinds and validation):
+        raise DataError("nothing is left to judge by: " + "; ".join(remarks))
     found: list[KindResult] = []
     with Service(address) as service:
         model = service.model()
-        if files:
-            sets.append(_judge(service, str(options.folder), FOLDER, digit_sets.folder_samples(files), len(files)))
-        if test:
-            sets.append(_judge(service, MNIST_RAW, MNIST, digit_sets.mnist_raw(test), len(test.labels)))
-            sets.append(_judge(service, "MNIST test, PNG files", MNIST, digit_sets.mnist_png(test), len(test.labels)))
-        if eights:
-            sets.append(_judge(service, LOAD_DIGITS, LOAD_DIGITS, eights, len(eights)))
-        if source:
-            for name in categories:
-                pictures = digit_sets.pictures(name, source, options.count, options.seed)
-                sets.append(_judge(service, name, SYNTHETIC, pictures, options.count))
+        sets = [_judge(service, *each, remarks) for each in planned]
+        if validation:
             for name in kinds:
-                found += _judge_kind(service, name, source, options, sets)
-    return Evaluation(f"{model.name}/{model.version}, sha256 {model.sha256}", tuple(sets), tuple(found), tuple(skipped))
+                found += _judge_kind(service, name, validation, options, sets)
+    return Evaluation(f"{model.name}/{model.version}, sha256 {model.sha256}", tuple(sets), tuple(found), tuple(remarks))
 
 
-def _folder(folder: Path, skipped: list[str]) -> list[tuple[Path, int]]:
-    files, without_label = digit_sets.folder_files(folder)
-    skipped += [f"{path}: its name tells no digit" for path in without_label]
-    return files
+def _planned(
+    options: EvaluationOptions, validation: LabelledImages | None, remarks: list[str]
+) -> Iterator[tuple[str, str, Iterable[Sample], int]]:
+    """Yield the sets of digits to judge by: name, group, samples and how many; note those that cannot be had."""
+    if options.folder:
+        files, without_label = digit_sets.folder_files(options.folder)
+        remarks += [f"skipped {path}: its name tells no digit" for path in without_label]
+        yield str(options.folder), FOLDER, digit_sets.folder_samples(files), len(files)
+    if options.wants(MNIST) and (test := _readable(MNIST, partial(load_test_images, options.data_dir), remarks)):
+        yield MNIST_RAW, MNIST, digit_sets.mnist_raw(test), len(test.labels)
+        yield "MNIST test, PNG files", MNIST, digit_sets.mnist_png(test), len(test.labels)
+    if options.wants(LOAD_DIGITS) and (small := _readable(LOAD_DIGITS, digit_sets.load_digits, remarks)):
+        yield LOAD_DIGITS, LOAD_DIGITS, small, len(small)
+    for name in CATEGORIES:
+        if validation and options.wants(SYNTHETIC, name):
+            count = min(options.count, MOST_PICTURES.get(name, options.count))
+            yield name, SYNTHETIC, digit_sets.pictures(name, validation, count, options.seed), count
 
 
-def _readable(name: str, read: Callable[[], Read], skipped: list[str]) -> Read | None:
+def _readable(name: str, read: Callable[[], Read], remarks: list[str]) -> Read | None:
     """Read something, or note why it cannot be had."""
     try:
         return read()
     except DataError as error:
-        skipped.append(f"{name}: {error}")
+        remarks.append(f"skipped {name}: {error}")
         return None
 
 
-def _validation_images(folder: Path | None) -> LabelledImages:
+def _validation(folder: Path | None) -> LabelledImages:
     """The part of the training images that validates, and was not learnt from."""
     training = load_training_images(folder)
     _, held_out = validation_split(len(training.labels))
     return dataclasses.replace(training, images=training.images[held_out], labels=training.labels[held_out])
 
 
-def _judge(service: Service, name: str, group: str, samples: Iterable[Sample], count: int) -> SetResult:
-    """Ask about a set of digits."""
+def _judge(
+    service: Service, name: str, group: str, samples: Iterable[Sample], count: int, remarks: list[str]
+) -> SetResult:
+    """Ask about a set of digits; what the service refuses is noted."""
     judged = list(_ask(service, name, samples, count))
     answers = [answer for _, answer in judged]
+    remarks += dict.fromkeys(
+        f"refused {sample.name or f'an image of {name}'}: {answer.error}" for sample, answer in judged if answer.error
+    )
     bad = [each for each in judged if each[1].digit != each[0].label or each[1].reason]
     return SetResult(
         name,

@@ -73,7 +73,7 @@ def add_evaluate(steps: Steps, *, data_help: str, models_dir: Path) -> None:
     )
     parser.add_argument("--dir", type=Path, metavar="DIR", help="folder of image files of digits")
     parser.add_argument(
-        "--count", type=int, default=250, help="pictures of each category and kind (default: %(default)s)"
+        "--count", type=int, default=200, help="pictures of each category and kind (default: %(default)s)"
     )
     parser.add_argument(
         "--seed", type=int, default=1, help="of the synthetic pictures and the non-digits (default: %(default)s)"

@@ -109,13 +109,13 @@ class Evaluation:
         model: "name/version, sha256 ..." of the model that answered.
         sets: The digits.
         non_digits: The rest.
-        skipped: A line for each set that could not be judged, with the reason.
+        remarks: A line for each set or file that could not be judged, and for each image the service refused: why.
     """
 
     model: str
     sets: tuple[SetResult, ...]
     non_digits: tuple[KindResult, ...]
-    skipped: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     def summary(self) -> tuple[SetResult, ...]:
         """The sets, with all categories of the synthetic set as one more, first among them."""
@@ -129,7 +129,7 @@ class Evaluation:
         """All figures, as plain values; NaN becomes None. Shares are 0 to 1."""
         return {
             "model": self.model,
-            "skipped": list(self.skipped),
+            "remarks": list(self.remarks),
             "sets": [
                 {
                     "name": result.name,
@@ -168,14 +168,14 @@ class Evaluation:
             ]
             lines += ["", f"{'right, by digit':<28}" + "".join(f"{digit:>7}" for digit in range(10))]
             lines += [
-                f"{result.name:<28}" + "".join(f"{share:>7.1%}" for share in result.accuracy_by_digit)
+                f"{result.name:<28}" + "".join(map(_percent, result.accuracy_by_digit))
                 for result in self.summary()
                 if result.group != SYNTHETIC or result.name.endswith(", all")
             ]
         if self.non_digits:
             lines += ["", f"{'not digits':<24}{'form':<10}{'images':>8}{'AUROC':>9}{'rejected':>10}  mostly as"]
             lines += [_kind_line(result) for result in self.non_digits]
-        return "\n".join([*lines, *(f"skipped {line}" for line in self.skipped)])
+        return "\n".join([*lines, *self.remarks])
 
 
 def pooled(name: str, results: list[SetResult]) -> SetResult:
@@ -212,6 +212,10 @@ def _kind_line(result: KindResult) -> str:
     reasons = Counter(filter(None, result.reasons)).most_common(1)
     mostly = reasons[0][0] if reasons else "-"
     return f"{result.name:<24}{result.form:<10}{len(result.reasons):>8,}{area:>9}{result.rejected:>10.2%}  {mostly}"
+
+
+def _percent(share: float) -> str:
+    return f"{'-':>7}" if np.isnan(share) else f"{share:>7.1%}"
 
 
 def _or_none(value: float) -> float | None:

@@ -39,7 +39,7 @@ def _encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def _drawing(digit: Pixels, rng: np.random.Generator) -> Image.Image:
+def drawing(digit: Pixels, rng: np.random.Generator) -> Image.Image:
     """Dark on light or light on dark, grey, 120 to 260 pixels a side."""
     side = int(rng.integers(120, 261))
     ink = draw(digit, side * rng.uniform(0.45, 0.75), rng.uniform(0.06, 0.12))
@@ -53,12 +53,12 @@ def _drawing(digit: Pixels, rng: np.random.Generator) -> Image.Image:
 def plain(digit: Pixels, rng: np.random.Generator, *, mode: str, format: str, **options: Any) -> bytes:
     """A file of any format and mode that Pillow converts grey to."""
     # A scanner or a drawing program makes its 1-bit files by a threshold; Pillow would dither.
-    return _encoded(_drawing(digit, rng).convert(mode, dither=Image.Dither.NONE), format, **options)
+    return _encoded(drawing(digit, rng).convert(mode, dither=Image.Dither.NONE), format, **options)
 
 
 def with_alpha(digit: Pixels, rng: np.random.Generator, *, mode: str, format: str, **options: Any) -> bytes:
     """Grey ink on nothing: the paper is transparent, the ink's edges are partly so."""
-    cover = np.asarray(_drawing(digit, rng), np.float32)
+    cover = np.asarray(drawing(digit, rng), np.float32)
     cover = np.abs(cover - np.median(cover))
     image = Image.new("L", cover.shape[::-1], int(rng.choice((0, 60, 255)))).convert(mode)
     image.putalpha(Image.fromarray((cover * (255 / cover.max())).round().astype(np.uint8)))
@@ -67,19 +67,19 @@ def with_alpha(digit: Pixels, rng: np.random.Generator, *, mode: str, format: st
 
 def transparent_palette(digit: Pixels, rng: np.random.Generator, *, format: str) -> bytes:
     """A palette whose colour of the paper is the transparent one."""
-    image = _drawing(digit, rng).convert("P")
+    image = drawing(digit, rng).convert("P")
     return _encoded(image, format, transparency=int(np.median(np.asarray(image))))
 
 
 def wide(digit: Pixels, rng: np.random.Generator, *, dtype: type[np.generic], full: float, format: str) -> bytes:
     """Grey with more than 8 bits: 0 to `full`."""
-    grey = np.asarray(_drawing(digit, rng), np.float64) / 255
+    grey = np.asarray(drawing(digit, rng), np.float64) / 255
     return _encoded(Image.fromarray((grey * full).astype(dtype)), format)
 
 
 def animation(digit: Pixels, rng: np.random.Generator) -> bytes:
     """An animated GIF: the digit first, then two frames of noise of the same size."""
-    first = _drawing(digit, rng)
+    first = drawing(digit, rng)
     noise = rng.integers(0, 256, (2, first.height, first.width), np.uint8)
     return _encoded(first, "GIF", save_all=True, append_images=[Image.fromarray(frame) for frame in noise])
 
@@ -89,7 +89,7 @@ def turned(digit: Pixels, rng: np.random.Generator) -> bytes:
     orientation = int(rng.integers(2, 9))
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = orientation
-    return _encoded(_drawing(digit, rng).transpose(STORED_TURNED[orientation]), "JPEG", exif=exif)
+    return _encoded(drawing(digit, rng).transpose(STORED_TURNED[orientation]), "JPEG", exif=exif)
 
 
 FILE_KINDS: Mapping[str, Callable[[Pixels, np.random.Generator], bytes]] = {

@@ -15,6 +15,7 @@ Coverage = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 SKELETON_SIDE = 180  # five pixels for each of MNIST's: fine enough for loops, small enough to be quick
+SMOOTHING = 1.5  # pixels of the skeleton, standard deviation
 OUTLINE_LEVEL = 0.45  # of full ink: where MNIST's grey edges are half covered
 
 
@@ -45,9 +46,12 @@ def enlarge(digit: Pixels, side: int) -> Coverage:
 def redraw(digit: Pixels, side: int, width: float) -> Coverage:
     """Draw a digit, uint8 [S, S], at side x side pixels along the middle of its strokes, `width` pixels wide."""
     line = skeleton(enlarge(digit, SKELETON_SIDE) > 0.5)
-    # Smoothing the distances rounds the steps of the skeleton off; it lifts them on the line itself to about one.
-    distance = np.asarray(ndimage.gaussian_filter(ndimage.distance_transform_edt(~line), 1.5) - 1, np.float32)
-    return np.asarray(np.clip(width / 2 - resize(distance, side) * (side / SKELETON_SIDE) + 0.5, 0, 1), np.float32)
+    # Smoothing the distances rounds the steps of the skeleton off. It lifts them near the line, on it by the mean of
+    # the Gaussian's absolute value, and hardly farther away; the root takes that back.
+    smooth = ndimage.gaussian_filter(ndimage.distance_transform_edt(~line), SMOOTHING)
+    distance = np.sqrt(np.maximum(smooth**2 - SMOOTHING**2 * (2 / np.pi), 0))
+    scaled = resize(np.asarray(distance, np.float32), side) * (side / SKELETON_SIDE)
+    return np.asarray(np.clip(width / 2 - scaled + 0.5, 0, 1), np.float32)
 
 
 def crop(coverage: Coverage) -> Coverage:

@@ -1,4 +1,4 @@
-"""Proves an ONNX file on the test images, and publishes it only if it is right. The only reader of the test set.
+"""Proves an ONNX file on the test images, and publishes it only if it is right.
 
 Knows nothing of how the model was trained: it compares the file with the checkpoint it was made from.
 """
