@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,7 @@ class Answer:
         probabilities: Ten of them; zeros where it was refused.
         digit_score: How much it looks like any digit; NaN where it was refused.
         reason: "blank", "not a digit", "ambiguous", "" for an answer to trust, or "refused".
-        error: Why it was refused, in the service's words.
+        error: Why it was refused.
     """
 
     digit: int
@@ -72,6 +73,8 @@ class Answer:
 def served(models_dir: Path) -> Iterator[str]:
     """Serve the newest model of a folder from a process of its own, on free ports; yields host:port of gRPC.
 
+    To be called in the main thread: SIGTERM ends this process by SystemExit, so that the server does not outlive it.
+
     Raises:
         ServiceError: It does not start; the text has its last line.
     """
@@ -82,6 +85,7 @@ def served(models_dir: Path) -> Iterator[str]:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
     ):
         assert process.stdout is not None
+        before = signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
         try:
             # The lines before its ports, and none once it has ended.
             for line in process.stdout:
@@ -93,6 +97,7 @@ def served(models_dir: Path) -> Iterator[str]:
             last_line = (log.read().splitlines() or ["it says nothing"])[-1]
             raise ServiceError(f"`service serve` ended with exit code {process.returncode}: {last_line}")
         finally:
+            signal.signal(signal.SIGTERM, before)
             process.terminate()
 
 
@@ -132,27 +137,31 @@ class Service:
             ServiceError: The service cannot be reached or fails.
         """
         limits = self.model().limits
+        most_bytes = limits.max_image_bytes
         under_way: list[tuple[list[Sample], grpc.Future[digits_pb2.ClassifyBatchResponse]]] = []
         for batch in batches(samples, BATCH_IMAGES, limits.max_message_bytes // 2):
             format = digits_pb2.IMAGE_FORMAT_RAW_28X28 if batch[0].raw else digits_pb2.IMAGE_FORMAT_ENCODED
-            # A file above the limit gets the service's own refusal if it is cut to one byte more: sending all of it
-            # could break the limit of a message.
-            images = [sample.image[: limits.max_image_bytes + 1] for sample in batch]
+            # A file above the limit could take its whole message beyond what is accepted.
+            images = [sample.image if len(sample.image) <= most_bytes else b"" for sample in batch]
             request = digits_pb2.ClassifyBatchRequest(format=format, images=images)
             under_way.append((batch, self._stub.ClassifyBatch.future(request, timeout=TIMEOUT_S)))
             if len(under_way) > 1:
-                yield from self._answers(*under_way.pop(0))
+                yield from self._answers(*under_way.pop(0), most_bytes)
         for waiting in under_way:
-            yield from self._answers(*waiting)
+            yield from self._answers(*waiting, most_bytes)
 
     def _answers(
-        self, batch: list[Sample], call: grpc.Future[digits_pb2.ClassifyBatchResponse]
+        self, batch: list[Sample], call: grpc.Future[digits_pb2.ClassifyBatchResponse], most_bytes: int
     ) -> Iterator[tuple[Sample, Answer]]:
         try:
             response = call.result()
         except grpc.RpcError as error:
             raise self._failed(error) from None
-        yield from zip(batch, map(_answer, response.results), strict=True)
+        for sample, result in zip(batch, response.results, strict=True):
+            if (size := len(sample.image)) > most_bytes:
+                yield sample, _refused(f"the file has {size} bytes, the service's limit is {most_bytes}")
+            else:
+                yield sample, _answer(result)
 
     def _failed(self, error: grpc.RpcError) -> ServiceError:
         return ServiceError(f"the service at {self._address}: {error.code().name}: {error.details()}")
@@ -172,8 +181,12 @@ def batches(samples: Iterable[Sample], most_images: int, most_bytes: int) -> Ite
         yield batch
 
 
+def _refused(error: str) -> Answer:
+    return Answer(-1, 0.0, (0.0,) * 10, float("nan"), REFUSED, error)
+
+
 def _answer(result: digits_pb2.ItemResult) -> Answer:
     if result.HasField("error"):
-        return Answer(-1, 0.0, (0.0,) * 10, float("nan"), REFUSED, result.error.message)
+        return _refused(result.error.message)
     found = result.prediction
     return Answer(found.digit, found.confidence, tuple(found.probabilities), found.digit_score, found.rejection_reason)

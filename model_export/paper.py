@@ -123,9 +123,11 @@ def written(page: Page, ink: Coverage, colour: Colour, grain: float, margin: flo
     """Lay ink on a page, anywhere but within `margin` (a share of the shorter side) and a little of its edges."""
     height, width = page.shape[:2]
     edge = round((margin + 0.03) * min(height, width))
-    top, left = (
-        int(rng.integers(edge, max(edge + 1, free - edge))) for free in (height - ink.shape[0], width - ink.shape[1])
-    )
+
+    def somewhere(free: int) -> int:
+        return int(rng.integers(edge, free - edge)) if free > 2 * edge else free // 2
+
+    top, left = somewhere(height - ink.shape[0]), somewhere(width - ink.shape[1])
     roughness = ndimage.gaussian_filter(rng.random(ink.shape, np.float32), 0.8)
     cover = ink * np.clip(1 - grain * (0.4 + 3 * np.abs(roughness - 0.5)), 0, 1)
     under = page[top : top + ink.shape[0], left : left + ink.shape[1]]

@@ -123,7 +123,7 @@ def canvas(digit: Pixels, rng: np.random.Generator, *, ink: tuple[int, int, int]
         paper: "white", "black", or "" where there is none: the drawing is in the alpha channel, and transparent pixels
             have, as a canvas leaves them, the colour black.
     """
-    cover = place(draw(digit, rng.uniform(120, 250), rng.uniform(0.05, 0.13)), (280, 280), rng)
+    cover = place(draw(digit, rng.uniform(110, 220), rng.uniform(0.05, 0.13)), (280, 280), rng)
     alpha = (cover * 255).round().astype(np.uint8)
     pixels = np.zeros((280, 280, 4), np.uint8)
     pixels[alpha > 0, :3] = ink
@@ -136,7 +136,7 @@ def canvas(digit: Pixels, rng: np.random.Generator, *, ink: tuple[int, int, int]
 
 def alpha_only(digit: Pixels, rng: np.random.Generator) -> bytes:
     """A drawing whose colour is the same everywhere, ink or not: only the alpha channel shows it."""
-    cover = place(draw(digit, rng.uniform(120, 250), rng.uniform(0.05, 0.13)), (280, 280), rng)
+    cover = place(draw(digit, rng.uniform(110, 220), rng.uniform(0.05, 0.13)), (280, 280), rng)
     drawing = Image.new("RGBA", (280, 280), tuple(int(value) for value in rng.integers(0, 256, 3)))
     drawing.putalpha(_grey(cover, white_ink=True))
     return as_png(drawing)

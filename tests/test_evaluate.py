@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from model_export.__main__ import main
 from model_export.asking import Sample, Service, ServiceError, batches, served
 from model_export.evaluate import EvaluationOptions, evaluate
 from service.settings import bundled_models
+from tests.conftest import REPOSITORY
 from tests.mnist_files import write_small_mnist
 from tests.pictures import Pixels, encode, on_paper
 from tests.server_process import ServerProcess
@@ -134,6 +136,23 @@ def test_a_server_that_was_started_is_stopped() -> None:
         service.model()
 
 
+def test_sigterm_stops_the_server_too() -> None:
+    program = (
+        "import signal; from pathlib import Path; from model_export.asking import served\n"
+        f"with served(Path({str(bundled_models())!r})) as address: print(address, flush=True); signal.pause()"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with Service(address) as service:
+            assert service.model().name == "digits"
+        process.terminate()
+    assert process.returncode == 143
+    with Service(address) as service, pytest.raises(ServiceError, match="UNAVAILABLE"):
+        service.model()
+
+
 def test_batches_keep_both_limits_and_the_order() -> None:
     samples = [Sample(bytes(size)) for size in (10, 10, 10, 50, 200, 10, 10, 10, 10)]
     found = list(batches(samples, most_images=3, most_bytes=60))
@@ -153,4 +172,4 @@ def test_a_file_above_the_limit_is_refused_and_disturbs_no_other(server: ServerP
     with Service(server.grpc_address) as service:
         answers = [answer for _, answer in service.ask([small, Sample(bytes(9 << 20), 1), small])]
     assert [answer.reason == "refused" for answer in answers] == [False, True, False]
-    assert "the limit is 4194304 (--max-image-bytes)" in answers[1].error
+    assert answers[1].error == "the file has 9437184 bytes, the service's limit is 4194304"
