@@ -57,10 +57,10 @@ def caption(sample: Sample, answer: Answer) -> str:
         >>> caption(Sample(b"", 7), Answer(1, 0.981, (0.0,) * 10, 9.5, "ambiguous")).splitlines()
         ['7 read as 1, 98%', 'ambiguous']
     """
-    shown = "no digit" if sample.label < 0 else str(sample.label)
+    shown = "" if sample.label < 0 else f"{sample.label} "
     if answer.digit < 0:
-        return f"{shown}\n{answer.reason}"
-    return f"{shown} read as {answer.digit}, {answer.confidence:.0%}\n" + (
+        return f"{shown}{answer.reason}"
+    return f"{shown}read as {answer.digit}, {answer.confidence:.0%}\n" + (
         answer.reason or f"score {answer.digit_score:.1f}"
     )
 

@@ -16,6 +16,7 @@ Mask = npt.NDArray[np.bool_]
 
 SKELETON_SIDE = 180  # five pixels for each of MNIST's: fine enough for loops, small enough to be quick
 SMOOTHING = 1.5  # pixels of the skeleton, standard deviation
+FULL_LOOP = 1.35  # times the usual half width of a stroke; plain crossings are hardly wider
 OUTLINE_LEVEL = 0.45  # of full ink: where MNIST's grey edges are half covered
 
 
@@ -45,7 +46,7 @@ def enlarge(digit: Pixels, side: int) -> Coverage:
 
 def redraw(digit: Pixels, side: int, width: float) -> Coverage:
     """Draw a digit, uint8 [S, S], at side x side pixels along the middle of its strokes, `width` pixels wide."""
-    line = skeleton(enlarge(digit, SKELETON_SIDE) > 0.5)
+    line = middle_line(enlarge(digit, SKELETON_SIDE) > 0.5)
     # Smoothing the distances rounds the steps of the skeleton off. It lifts them near the line, on it by the mean of
     # the Gaussian's absolute value, and hardly farther away; the root takes that back.
     smooth = ndimage.gaussian_filter(ndimage.distance_transform_edt(~line), SMOOTHING)
@@ -73,6 +74,16 @@ def place(ink: Coverage, shape: tuple[int, int], rng: np.random.Generator) -> Co
 def resize(image: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
     """Scale a square float32 image to side x side by cubic interpolation; averages when it shrinks."""
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def middle_line(shape: Mask) -> Mask:
+    """Find the line that a pen drew a digit along, bool [H, W]: its skeleton, and a ring where a loop ran full of ink.
+
+    Thinned to a line, the full loop of an 8 would be a stroke of a 9.
+    """
+    line, depth = skeleton(shape), ndimage.distance_transform_edt(shape)
+    loops = depth > FULL_LOOP * np.median(depth[line])
+    return np.asarray((line & ~loops) | (loops & ~ndimage.binary_erosion(loops)), bool)
 
 
 def skeleton(shape: Mask) -> Mask:

@@ -55,8 +55,8 @@ def test_a_picture_is_on_the_sheet() -> None:
 
 def test_captions_say_truth_answer_and_doubt() -> None:
     assert caption(Sample(b"", 7), WRONG) == "7 read as 1, 98%\nscore 9.5"
-    assert caption(Sample(b""), Answer(1, 0.5, (0.1,) * 10, 9.5, "ambiguous")) == "no digit read as 1, 50%\nambiguous"
-    assert caption(Sample(b"", 7), Answer(-1, 0, (0,) * 10, float("nan"), "refused")) == "7\nrefused"
+    assert caption(Sample(b""), Answer(1, 0.5, (0.1,) * 10, 9.5, "ambiguous")) == "read as 1, 50%\nambiguous"
+    assert caption(Sample(b"", 7), Answer(-1, 0, (0,) * 10, float("nan"), "refused")) == "7 refused"
 
 
 @pytest.mark.parametrize("category", [name for name in CATEGORIES if name.startswith(("file_", "canvas_", "tiny"))])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from model_export.strokes import crop, draw, enlarge, in_convention, place, redraw, skeleton
+from model_export.strokes import crop, draw, enlarge, in_convention, middle_line, place, redraw, skeleton
 from tests.pictures import Pixels
 
 Digits = tuple[Pixels, Pixels]
@@ -44,6 +44,15 @@ def test_a_skeleton_is_one_pixel_wide_and_in_as_many_parts(digits: Digits) -> No
         assert ndimage.distance_transform_cdt(np.pad(line, 1), "taxicab").max() == 1
         eight = np.ones((3, 3))
         assert ndimage.label(line, eight)[1] == ndimage.label(shape, eight)[1]
+
+
+def test_a_loop_full_of_ink_is_drawn_as_a_loop() -> None:
+    """A disc on a stalk becomes a ring on a line; a bar alone its skeleton."""
+    rows, columns = np.ogrid[:100, :100]
+    stalk = (abs(columns - 50) <= 5) & (rows > 10) & (rows < 90)
+    line = middle_line(stalk | ((rows - 65) ** 2 + (columns - 50) ** 2 < 18**2))
+    assert (ndimage.binary_fill_holes(line) & ~line).sum() > 50
+    assert np.array_equal(middle_line(stalk), skeleton(stalk))
 
 
 def test_in_convention_fits_the_longer_side_and_centres_the_mass(digits: Digits) -> None:
