@@ -12,8 +12,10 @@ from typing import TypeAlias
 
 import torch
 
+from model_export.asking import ServiceError
 from model_export.checkpoint import CheckpointError, load_checkpoint, write_atomically
 from model_export.data import DataError, load_test_images, load_training_images
+from model_export.evaluate_command import add_evaluate
 from model_export.export import VERSION, export
 from model_export.publish import publish
 from model_export.train import TrainingOptions, train
@@ -28,7 +30,7 @@ def run(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.step(options))
-    except (DataError, CheckpointError) as error:
+    except (DataError, CheckpointError, ServiceError) as error:
         print(f"model_export {options.command}: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder that may not be written
@@ -108,13 +110,15 @@ def _read(path: Path, step: str) -> bytes:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m model_export",
-        description="Make the model that digitserve serves. The three steps in order: train, export, verify.",
+        description="Make the model that digitserve serves. Three steps in order: train, export, verify; "
+        "evaluate judges the result.",
         epilog="Each step works with its defaults from the root of the repository.",
     )
     steps = parser.add_subparsers(title="steps", dest="command", required=True)
     _add_train(steps)
     _add_export(steps)
     _add_verify(steps)
+    add_evaluate(steps, data_help=DATA_HELP, models_dir=MODELS)
     return parser
 
 

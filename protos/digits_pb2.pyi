@@ -73,6 +73,7 @@ class Prediction(_message.Message):
     PROBABILITIES_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     REJECTION_REASON_FIELD_NUMBER: _builtins.int
+    DIGIT_SCORE_FIELD_NUMBER: _builtins.int
     digit: _builtins.int
     """The most probable digit, 0 to 9."""
     confidence: _builtins.float
@@ -81,6 +82,10 @@ class Prediction(_message.Message):
     """True when the answer should not be trusted. The best guess is still given."""
     rejection_reason: _builtins.str
     """Why: "not a digit", "ambiguous" or "blank". Empty unless rejected."""
+    digit_score: _builtins.float
+    """How much the image looks like any digit; higher is more, on a scale of the
+    model's own. Below GetModelResponse.reject_threshold it is "not a digit".
+    """
     @_builtins.property
     def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Ten calibrated probabilities, of the digits 0 to 9, with the sum 1."""
@@ -93,10 +98,11 @@ class Prediction(_message.Message):
         probabilities: _abc.Iterable[_builtins.float] | None = ...,
         rejected: _builtins.bool = ...,
         rejection_reason: _builtins.str = ...,
+        digit_score: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "digit", b"digit", "probabilities", b"probabilities", "rejected", b"rejected", "rejection_reason", b"rejection_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "digit", b"digit", "digit_score", b"digit_score", "probabilities", b"probabilities", "rejected", b"rejected", "rejection_reason", b"rejection_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

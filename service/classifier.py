@@ -43,12 +43,14 @@ class Prediction:
         confidence: Its calibrated probability.
         probabilities: Ten calibrated probabilities with the sum 1.
         rejection_reason: "blank", "not a digit", "ambiguous", or empty for an answer to trust.
+        digit_score: How much the image looks like any digit; higher is more, on the model's own scale.
     """
 
     digit: int
     confidence: float
     probabilities: list[float]
     rejection_reason: str
+    digit_score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +207,11 @@ class Classifier:
         blank = (images.reshape(len(images), -1).max(1) < FAINTEST_INK).tolist()
         strange = (outcome.digit_scores < reject_threshold).tolist()
         predictions = []
-        for row, digit, is_blank, is_strange in zip(
-            outcome.probabilities.tolist(), digits, blank, strange, strict=True
+        for row, score, digit, is_blank, is_strange in zip(
+            outcome.probabilities.tolist(), outcome.digit_scores.tolist(), digits, blank, strange, strict=True
         ):
             reason = _rejection_reason(is_blank, is_strange, row[digit])
-            predictions.append(Prediction(digit, row[digit], row, reason))
+            predictions.append(Prediction(digit, row[digit], row, reason, score))
             self._observer.predicted(digit, reason)
         return predictions
 

@@ -47,6 +47,8 @@ class Prediction:
         probabilities: Ten calibrated probabilities with the sum 1.
         rejected: True when the answer should not be trusted.
         rejection_reason: "not a digit", "ambiguous", "blank", or empty.
+        digit_score: How much the image looks like any digit; higher is more. Below `ModelInfo.reject_threshold` it is
+            "not a digit".
     """
 
     digit: int
@@ -54,6 +56,7 @@ class Prediction:
     probabilities: tuple[float, ...]
     rejected: bool
     rejection_reason: str
+    digit_score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,12 @@ def stream_request(image: ImageLike) -> digits_pb2.ClassifyStreamRequest:
 def prediction(message: digits_pb2.Prediction) -> Prediction:
     """What a message says about an image."""
     return Prediction(
-        message.digit, message.confidence, tuple(message.probabilities), message.rejected, message.rejection_reason
+        message.digit,
+        message.confidence,
+        tuple(message.probabilities),
+        message.rejected,
+        message.rejection_reason,
+        message.digit_score,
     )
 
 

@@ -162,6 +162,7 @@ def _prediction(prediction: Prediction) -> digits_pb2.Prediction:
         probabilities=prediction.probabilities,
         rejected=bool(prediction.rejection_reason),
         rejection_reason=prediction.rejection_reason,
+        digit_score=prediction.digit_score,
     )
 
 

@@ -77,6 +77,7 @@ def public_app(classifier: Classifier, observer: Observer, *, max_image_bytes: i
                 "probabilities": result.probabilities,
                 "rejected": bool(result.rejection_reason),
                 "rejection_reason": result.rejection_reason,
+                "digit_score": result.digit_score,
                 "model_version": answer.model_version,
             }
         )

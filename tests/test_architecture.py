@@ -85,6 +85,53 @@ def test_each_large_library_has_its_room() -> None:
             assert path.stem in ONLY_IN[library], f"{path.name} imports {library}"
 
 
+def reached_from(module: str) -> set[str]:
+    """Names of the modules of model_export that one of them imports, directly or through others; itself included."""
+    known = {path.stem for path in modules("model_export")}
+    reached, waiting = set(), {module}
+    while waiting:
+        reached.add(current := waiting.pop())
+        names = [name.split(".") for name in imports(REPOSITORY / "model_export" / f"{current}.py")]
+        waiting |= {part for name in names if name[0] == "model_export" for part in name[1:] if part in known} - reached
+    return reached
+
+
+def mentioned(tree: ast.AST) -> set[str]:
+    """Every name, attribute, import and whole text in some code; not the names of what it defines."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, ast.alias):
+            names |= {*node.name.split(".")}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {*node.module.split(".")}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value)
+    return names
+
+
+def test_what_shapes_a_model_reads_nothing_that_judges_it() -> None:
+    """Neither MNIST's test images nor load_digits, the synthetic pictures or the non-digits are within its reach."""
+    judges = {"load_test_images", "load_digits", "sklearn"}
+    folder = REPOSITORY / "model_export"
+    shaping, judging = reached_from("train"), reached_from("evaluate")
+    assert not shaping & {"pictures", "picture_files", "paper", "shapes", "non_digits", "digit_sets", "evaluate"}
+    for module in shaping:
+        assert not mentioned(ast.parse((folder / f"{module}.py").read_text())) & judges, module
+    step = next(
+        node
+        for node in ast.parse((folder / "command.py").read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name == "_train"
+    )
+    assert not mentioned(step) & judges
+    # The same look finds all of them where they are allowed.
+    assert {"pictures", "non_digits", "digit_sets"} <= judging
+    assert judges <= set().union(*(mentioned(ast.parse((folder / f"{module}.py").read_text())) for module in judging))
+
+
 @pytest.mark.parametrize("package", ["service", "model_export"])
 def test_nothing_happens_at_import(package: str) -> None:
     """The top level of a module holds definitions and constants; no call stands alone there."""

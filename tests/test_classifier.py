@@ -83,7 +83,7 @@ async def test_a_prediction_is_what_the_model_says() -> None:
     assert prediction.confidence == pytest.approx(0.7)
     assert prediction.probabilities[3] == prediction.confidence
     assert sum(prediction.probabilities) == pytest.approx(1)
-    assert prediction.rejection_reason == ""
+    assert (prediction.rejection_reason, prediction.digit_score) == ("", 9)
     assert answer.model_version == "7"
     assert answer.decode_seconds == 0 and answer.model_seconds > 0
 

@@ -86,6 +86,7 @@ def test_json_has_one_object_a_line(ask: dict[str, str]) -> None:
     assert len(four["probabilities"]) == 10
     assert four["confidence"] == max(four["probabilities"])
     assert (four["rejected"], four["rejection_reason"]) == (False, "")
+    assert isinstance(four["digit_score"], float)
     assert answers["missing.png"]["error"] == "No such file or directory"
     assert done.returncode == 1
 

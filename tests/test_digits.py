@@ -54,6 +54,16 @@ def test_raw_and_encoded_images_are_read_alike(stub: digits_pb2_grpc.DigitClassi
     assert right >= 36
 
 
+def test_what_scores_below_the_threshold_is_not_a_digit(stub: digits_pb2_grpc.DigitClassifierStub) -> None:
+    threshold = stub.GetModel(pb.GetModelRequest()).reject_threshold
+    noise = np.random.default_rng(1).integers(256, size=(200, 784), dtype=np.uint8)
+    batch = pb.ClassifyBatchRequest(format=RAW, images=[image.tobytes() for image in noise])
+    predictions = [result.prediction for result in stub.ClassifyBatch(batch).results]
+    strange = [prediction.rejection_reason == "not a digit" for prediction in predictions]
+    assert strange == [prediction.digit_score < threshold for prediction in predictions]
+    assert len({prediction.digit_score for prediction in predictions}) > 100
+
+
 def test_a_blank_image_is_rejected_with_its_best_guess(stub: digits_pb2_grpc.DigitClassifierStub) -> None:
     prediction = stub.Classify(pb.ClassifyRequest(format=RAW, image=bytes(784))).prediction
     assert (prediction.rejected, prediction.rejection_reason) == (True, "blank")

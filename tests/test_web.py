@@ -40,6 +40,7 @@ def test_a_picture_posted_is_answered_as_over_grpc(server: ServerProcess, client
     assert answer["digit"] == expected.digit
     assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
     assert (answer["rejected"], answer["rejection_reason"]) == (expected.rejected, expected.rejection_reason)
+    assert answer["digit_score"] == pytest.approx(expected.digit_score, rel=1e-6)
     assert answer["model_version"] == "1"
 
 
