@@ -15,6 +15,7 @@ import torch
 from model_export.checkpoint import CheckpointError, load_checkpoint, write_atomically
 from model_export.data import DataError, load_test_images, load_training_images
 from model_export.export import VERSION, export
+from model_export.report import add_report
 from model_export.train import TrainingOptions, train
 from model_export.verify import ACCURACY_FLOOR, RefusedError, publish, verify
 
@@ -101,13 +102,14 @@ def _verify(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m model_export",
-        description="Make the model that digitserve serves. The three steps in order: train, export, verify.",
+        description="Make the model that digitserve serves. The steps in order: train, export, verify, report.",
         epilog="Each step works with its defaults from the root of the repository.",
     )
     steps = parser.add_subparsers(title="steps", dest="command", required=True)
     _add_train(steps)
     _add_export(steps)
     _add_verify(steps)
+    add_report(steps)
     return parser
 
 

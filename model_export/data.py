@@ -1,7 +1,7 @@
 """MNIST as arrays: finds the four IDX files or fetches them, and refuses by name whatever is not what it should be.
 
 Knows files and numpy only: no network, no training. Training and test images are read by separate calls, and only
-`verify` asks for the test images.
+`verify` and `report` ask for the test images.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def load_training_images(folder: Path | None) -> LabelledImages:
 
 
 def load_test_images(folder: Path | None) -> LabelledImages:
-    """Read the test set, likewise. Nothing that shapes a model may call this: only `verify` does."""
+    """Read the test set, likewise. Nothing that shapes a model may call this: only `verify` and `report` do."""
     return _load("t10k", folder)
 
 

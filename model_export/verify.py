@@ -1,6 +1,7 @@
-"""Proves an ONNX file on the test images, and publishes it only if it is right. The only reader of the test set.
+"""Proves an ONNX file on the test images, and publishes it only if it is right.
 
-Knows nothing of how the model was trained: it compares the file with the checkpoint it was made from.
+With `report`, which describes what was published, it is the only reader of the test set. Knows nothing of how
+the model was trained: it compares the file with the checkpoint it was made from.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def verify(checkpoint: Checkpoint, model: bytes, test: LabelledImages, *, floor:
                 f"these {len(test.labels):,} images are not MNIST's test set: give them a --floor of their own"
             )
         floor = ACCURACY_FLOOR
-    session = _open(model)
+    session = open_model(model)
     _check_names(session)
     network = checkpoint.network()
     parities = []
@@ -161,13 +162,20 @@ def run_onnx(
     return np.concatenate([output[0] for output in outputs]), np.concatenate([output[1] for output in outputs])
 
 
-def _open(model: bytes) -> onnxruntime.InferenceSession:
+def open_model(model: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
+    """Load an ONNX file into ONNX Runtime, on the CPU with so many threads, 0 for as many as it likes.
+
+    Raises:
+        RefusedError: It cannot be loaded.
+    """
     # From 1.29 on, official builds report models and machine to their maker unless this is set before the import.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no other base
         raise RefusedError(f"ONNX Runtime cannot load the model: {str(error).splitlines()[0]}") from None
 
