@@ -227,7 +227,7 @@ def _baselines(subject: Subject) -> str:
     baselines = subject.baselines
     if baselines is None:
         return f"{heading}Simple classifiers and variants of the network are not measured yet: {remedy}"
-    if baselines.network not in subject.network:
+    if baselines.network != subject.network:
         return f"{heading}The stored results are about another network, {baselines.network}: {remedy}"
     rows = [
         (

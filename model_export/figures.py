@@ -48,7 +48,7 @@ class Figures:
     @property
     def answers(self) -> Counts:
         """The digits answered, int64 [N]."""
-        return self.probabilities.argmax(axis=1).astype(np.int64)
+        return np.array(self.probabilities.argmax(axis=1), np.int64)
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:

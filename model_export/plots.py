@@ -255,6 +255,5 @@ def _percent(probability: float) -> str:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    # Without matplotlib's version in the file, and as small as PNG allows.
-    figure.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # which would name matplotlib's version
     return buffer.getvalue()

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BATCH_SIZE = 32
-ROUNDS, CALLS = 9, 30
+ROUNDS, CALLS = 15, 10
 
 
 def microseconds_per_image(call: Callable[[], object]) -> float:
-    """Time a call that reads one batch of 32 images: the median of nine rounds of thirty calls, in us an image."""
+    """Time a call that reads one batch of 32 images: the median of fifteen rounds of ten calls, in us an image."""
     call()  # the first one allocates
     rounds = []
     for _ in range(ROUNDS):
