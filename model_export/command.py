@@ -18,6 +18,7 @@ from model_export.data import DataError, load_test_images, load_training_images
 from model_export.evaluate_command import add_evaluate
 from model_export.export import VERSION, export
 from model_export.publish import publish
+from model_export.report import add_report
 from model_export.train import TrainingOptions, train
 from model_export.verify import MNIST_BOUNDS, RefusedError, verify
 
@@ -110,8 +111,7 @@ def _read(path: Path, step: str) -> bytes:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m model_export",
-        description="Make the model that digitserve serves. Three steps in order: train, export, verify; "
-        "evaluate judges the result.",
+        description="Make the model that digitserve serves. The steps in order: train, export, verify, evaluate, report.",
         epilog="Each step works with its defaults from the root of the repository.",
     )
     steps = parser.add_subparsers(title="steps", dest="command", required=True)
@@ -119,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(steps)
     _add_verify(steps)
     add_evaluate(steps, data_help=DATA_HELP, models_dir=MODELS)
+    add_report(steps)
     return parser
 
 

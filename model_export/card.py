@@ -1,0 +1,292 @@
+"""The words of the model card: figures in, Markdown out. Knows no files, no plots and no ONNX."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model_export.export import NAME, VERSION
+from model_export.speed import BATCH_SIZE, processor
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from model_export.baselines import Baselines
+    from model_export.checkpoint import Facts
+    from model_export.figures import Evaluation, Figures
+
+PLOTS_FOLDER = "card"
+PLOTS = {
+    "confusion": "How many images of each digit were read as which digit",
+    "misread": "The misread test images, each with the model's first two guesses",
+    "reliability": "Accuracy against confidence",
+    "scores": "Digit scores of digits, and of what is none",
+    "filters": "The filters of the first layer",
+    "training": "Losses and validation errors over the epochs",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a card is about.
+
+    Attributes:
+        model: The ONNX file's content.
+        facts: What it was made from.
+        network: The network in words, its number of parameters included.
+        figures: What it does on the test set.
+        evaluation: What `evaluate` has stored, if it has.
+        baselines: Results of the baselines, if there are any.
+        plots: Which of PLOTS there are, as PNG files.
+    """
+
+    model: bytes
+    facts: Facts
+    network: str
+    figures: Figures
+    evaluation: Evaluation
+    baselines: Baselines | None
+    plots: Collection[str]
+
+
+def write_card(subject: Subject) -> str:
+    """Write the model card, in Markdown."""
+    parts = (
+        _summary(subject),
+        _data(subject),
+        _training(subject),
+        _accuracy(subject),
+        _confidence(subject),
+        _non_digits(subject),
+        _speed(subject),
+        _baselines(subject),
+        _limits(subject),
+        "## How this card was made\n\n"
+        "`python -m model_export report` writes it from the published model and MNIST's test set. "
+        "It is not edited by hand.",
+    )
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _summary(subject: Subject) -> str:
+    figures, facts = subject.figures, subject.facts
+    wrong = len(figures.misread())
+    rows = [
+        ("Accuracy", f"**{figures.accuracy:.2%}** on {facts.tested_on}: {wrong:,} misread"),
+        ("Expected calibration error", f"{figures.calibration_error():.2%}"),
+        ("Digits rejected as no digits", f"{figures.rejected(facts.reject_threshold):.2%}"),
+        ("Network", subject.network),
+        ("Size", f"{len(subject.model):,} bytes"),
+        ("Speed", f"{figures.microseconds:.0f} µs an image on one thread, {BATCH_SIZE} at a time"),
+        ("Licence", "Apache-2.0"),
+        ("SHA-256 of `model.onnx`", f"`{hashlib.sha256(subject.model).hexdigest()}`"),
+    ]
+    return f"""# Model card: {NAME}, version {VERSION}
+
+This model reads one handwritten digit. It is given a picture of 28x28 grey pixels and answers with the probability of
+each digit from 0 to 9, and with a score that says how much the picture looks like a digit at all.
+
+{_table(("", ""), rows)}
+It is for programs that read single digits, such as form fields, exercises and games, and for whoever learns, teaches
+or tests how a model is served. `digitserve` brings pictures of other sizes into its form. Who calls the model directly
+does what MNIST's makers did: light ink (255) on dark ground (0), the longer side of the digit 20 pixels, its centre of
+mass in the middle of 28x28. The limits at the end of this page are part of the description.
+"""
+
+
+def _data(subject: Subject) -> str:
+    facts = subject.facts
+    about = "A set in MNIST's format that is not MNIST."
+    if subject.figures.test.is_mnist:
+        about = """**MNIST**, by Yann LeCun and Corinna Cortes: 60,000 digits to train on and 10,000 to test on, written
+by employees of the US Census Bureau and by high-school students in the United States, no writer in both parts. It is
+derived from NIST's Special Databases 1 and 3. Licence: Creative Commons Attribution-ShareAlike 3.0 (CC BY-SA 3.0). The
+test images shown on this page are MNIST's and under that licence."""
+    return f"""## Data
+
+{about}
+
+Trained on: {facts.trained_on}. The other training images are the validation part, which
+chose the epoch, the temperature and the threshold of rejection. The test images chose nothing.
+
+SHA-256 of the uncompressed training files: `{facts.training_data_sha256}`
+"""
+
+
+def _training(subject: Subject) -> str:
+    facts = subject.facts
+    seconds = getattr(facts, "training_seconds", None)
+    teachers = getattr(facts, "teachers", ())
+    rows = [
+        ("Seed", f"{facts.seed}"),
+        ("Commit", f"`{facts.commit}`"),
+        ("Epochs", f"{facts.epochs}; the weights after epoch {facts.chosen_epoch} were kept"),
+        ("Images a step", f"{facts.batch_size}"),
+        ("Computed on", f"{facts.device}, {facts.threads} threads, PyTorch {facts.torch}"),
+        *([("Time", f"{seconds / 60:.0f} minutes")] if seconds is not None else []),
+        *([("Teachers' validation accuracy", ", ".join(f"{share:.2%}" for share in teachers))] if teachers else []),
+        ("Validation accuracy", f"{facts.validation_accuracy:.2%}"),
+        ("Temperature", f"{facts.temperature:.3f}"),
+        ("Rejected below a digit score of", f"{facts.reject_threshold:.3f}"),
+    ]
+    return f"""## How it was trained
+
+Each image is distorted anew each time it is seen: moved, turned, scaled, sheared, bent, with thicker or thinner
+strokes. What is kept is a moving average of the weights, after the epoch with the smallest validation loss.
+
+{_table(("", ""), rows)}
+{_plot(subject, "training")}{_plot(subject, "filters")}"""
+
+
+def _accuracy(subject: Subject) -> str:
+    figures = subject.figures
+    low, high = figures.accuracy_interval()
+    sets = [
+        (
+            f"**{subject.facts.tested_on}**",
+            f"{len(figures.right):,}",
+            f"**{figures.accuracy:.2%}**",
+            f"{figures.rejected(subject.facts.reject_threshold):.2%}",
+            f"{figures.calibration_error():.2%}",
+        ),
+        *(
+            (
+                entry.name,
+                f"{entry.images:,}",
+                f"{entry.accuracy:.2%}",
+                _share(entry.rejected),
+                _share(entry.calibration_error),
+            )
+            for entry in subject.evaluation.sets
+        ),
+    ]
+    counts = figures.confusion()
+    digits = []
+    for digit, row in enumerate(counts):
+        mistaken = [
+            f"{other} ({row[other]})" for other in (-row).argsort(kind="stable") if other != digit and row[other]
+        ]
+        share = f"{row[digit] / row.sum():.2%}" if row.sum() else "none shown"
+        digits.append((f"{digit}", f"{row.sum():,}", share, ", ".join(mistaken)))
+    return f"""## Accuracy
+
+On {len(figures.right):,} images an accuracy has a margin: between {low:.2%} and {high:.2%} with 95 % confidence.
+A difference of a few images between two models means nothing.
+
+{_table(("set", "images", "accuracy", "rejected", "calibration error"), sets, align=" rrrr")}
+{_table(("digit", "test images", "read rightly", "mistaken for (times)"), digits, align=" rr ")}
+{_plot(subject, "confusion")}{_plot(subject, "misread")}"""
+
+
+def _confidence(subject: Subject) -> str:
+    return f"""## How sure it is
+
+The logits are divided by a temperature that was fitted on the validation part, so that of the answers with a
+confidence of 90 % about 90 % are right. The expected calibration error (15 bins) is the mean gap between the two:
+{subject.figures.calibration_error():.2%}.
+
+{_plot(subject, "reliability")}"""
+
+
+def _non_digits(subject: Subject) -> str:
+    kinds = [
+        (entry.kind, f"{entry.images:,}", f"{entry.auroc:.4f}", f"{entry.rejected:.1%}")
+        for entry in subject.evaluation.non_digits
+    ]
+    measured = (
+        "None of these kinds of pictures was used to fit the score or the threshold.\n\n"
+        + _table(("kind", "images", "area under the ROC curve", "rejected"), kinds, align=" rrr")
+        if kinds
+        else "Pictures of no digits are not on this card yet: `python -m model_export evaluate --json FILE`, then\n"
+        "`python -m model_export report --evaluation FILE`.\n"
+    )
+    return f"""## What is not a digit
+
+Probabilities always add up to 1, whatever the picture shows. The digit score tells whether it shows a digit: below
+{subject.facts.reject_threshold:.3f} an answer is rejected. On the validation part 1 % of the digits are below.
+
+{measured}
+{_plot(subject, "scores")}"""
+
+
+def _speed(subject: Subject) -> str:
+    figures = subject.figures
+    return f"""## Size and speed
+
+One ONNX file of {len(subject.model):,} bytes: {subject.network}.
+
+{figures.microseconds:.1f} µs an image, from pixels to probabilities, {BATCH_SIZE} images at a time: the median of
+several runs of ONNX Runtime {figures.runtime} on one thread of this CPU: {processor()}.
+"""
+
+
+def _baselines(subject: Subject) -> str:
+    heading = "## What else one could do with the same data\n\n"
+    remedy = "`python -m model_export report --baselines` trains and measures them.\n"
+    baselines = subject.baselines
+    if baselines is None:
+        return f"{heading}Simple classifiers and variants of the network are not measured yet: {remedy}"
+    if baselines.network != subject.network:
+        return f"{heading}The stored results are about another network, {baselines.network}: {remedy}"
+    rows = [
+        (
+            result.name,
+            "yes" if result.distorted else "no",
+            f"{result.accuracy:.2%}",
+            f"{result.parameters:,}",
+            f"{result.microseconds:.1f}",
+        )
+        for result in baselines.results
+    ]
+    rows.append(
+        ("**the released model**", "yes", f"**{subject.figures.accuracy:.2%}**", "as our network", "as our network")
+    )
+    columns = ("method", "distorted images", "accuracy", "parameters", "µs an image")
+    return f"""{heading}All but the last line were trained on the same {baselines.images:,} images for
+{baselines.epochs} epochs, with AdamW on one cycle and seed {baselines.seed}. That is much less than the released model
+had, so compare them with each other.
+Nothing was chosen on the way; the test images were read once, at the end. The times are those of PyTorch
+{baselines.torch} on one thread, {BATCH_SIZE} images at a time. HOG are histograms of oriented gradients (N. Dalal,
+B. Triggs, CVPR 2005).
+
+{_table(columns, rows, align="  rrr")}"""
+
+
+def _limits(subject: Subject) -> str:
+    accuracy = subject.figures.accuracy
+    return f"""## Limits and misuse
+
+- **One digit a picture.** It reads no numbers, letters or words, and no digits of other scripts (Arabic-Indic,
+  Devanagari, Chinese). Whatever it is shown, it names one of ten digits; look at `rejected`.
+- **Other hands than MNIST's.** The writers lived in the United States around 1990. A one with a long upstroke, a seven
+  with a bar, a child's or an unsteady hand are rarer there than elsewhere and will be misread more often. How the
+  accuracy differs between groups of people is not known: MNIST does not say who wrote what.
+- **Other pictures than MNIST's.** Photographs have to be brought into MNIST's form first; where that fails the digit is
+  lost. Expect less than the accuracy on the test set, and a confidence that is less well founded.
+- **The test set is old.** Since 1998 methods have been found by looking at these 10,000 images. So the accuracy on
+  them flatters every model of today a little, this one too.
+- **Errors add up.** At {accuracy:.2%} a digit, {1 - accuracy**10:.1%} of the numbers of ten digits contain a mistake,
+  and nothing in the number tells where.
+- **It can be deceived.** A small change made for the purpose can give a wrong answer with high confidence.
+- **The digit score is no guard.** Letters that look like digits (O, l, S, Z) may pass, and 1 of 100 true digits does
+  not.
+
+Do not let it decide alone where a wrong digit harms somebody: payments, ballots, medical forms, doses, examinations.
+Have a person look at what is rejected or unsure, add a check that a wrong digit fails (a checksum, a second entry), and
+measure it on your own pictures first. It was not made to recognise who wrote something, and must not be used for that.
+"""
+
+
+def _plot(subject: Subject, name: str) -> str:
+    return f"![{PLOTS[name]}]({PLOTS_FOLDER}/{name}.png)\n\n" if name in subject.plots else ""
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]], align: str = "") -> str:
+    """Write a table; `align` has an "r" for each column whose figures stand at its right."""
+    rules = ["--:" if side == "r" else "---" for side in align.ljust(len(head))]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, rules, *rows))

@@ -1,0 +1,123 @@
+"""The step `report`: measures the published model and writes its card, with plots, beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from torch import nn
+
+from model_export import plots
+from model_export.baselines import EPOCHS, measure_baselines, read_baselines, to_json
+from model_export.card import PLOTS_FOLDER, Subject, write_card
+from model_export.checkpoint import Checkpoint, CheckpointError, load_checkpoint, write_atomically
+from model_export.data import load_test_images, load_training_images
+from model_export.export import NAME, VERSION, metadata
+from model_export.figures import Evaluation, Figures, measure, read_evaluation
+from model_export.network import describe, fold_batch_norm
+
+if TYPE_CHECKING:
+    import argparse
+
+MODELS = Path("models")
+CARD = "MODEL_CARD.md"
+
+
+def add_report(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the step's parser."""
+    parser = steps.add_parser(
+        "report",
+        help="write the model card and its plots",
+        description=f"Measure the published model on MNIST's test images and write MODELS/{NAME}/{VERSION}/{CARD}, "
+        f"with its plots in {PLOTS_FOLDER}/ beside it. Takes less than a minute without --baselines.",
+    )
+    parser.set_defaults(step=_report)
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="folder with MNIST's files (default: as for train)"
+    )
+    parser.add_argument(
+        "--models-dir",
+        type=Path,
+        metavar="MODELS",
+        default=MODELS,
+        help="where verify published (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--evaluation",
+        type=Path,
+        metavar="FILE",
+        help="what `evaluate --json FILE` wrote, for other sets and pictures of no digits (default: they are left out)",
+    )
+    parser.add_argument(
+        "--baselines",
+        action="store_true",
+        help=f"train the simple classifiers that the card compares with, {EPOCHS} epochs each, and store their results "
+        f"in {PLOTS_FOLDER}/ (default: the stored ones are used)",
+    )
+
+
+def _report(options: argparse.Namespace) -> int:
+    folder = options.models_dir / NAME / VERSION
+    test = load_test_images(options.data_dir)
+    evaluation = Evaluation() if options.evaluation is None else read_evaluation(options.evaluation)
+    checkpoint, model = load_published(folder)
+    stored = folder / PLOTS_FOLDER / "baselines.json"
+    if options.baselines:
+        results = measure_baselines(load_training_images(options.data_dir), test, epochs=EPOCHS)
+        write_atomically(stored, to_json(results))
+    figures = measure(model, test)
+    drawn = draw(checkpoint, figures, evaluation)
+    subject = Subject(
+        model=model,
+        facts=checkpoint.facts,
+        network=describe(checkpoint.network()),
+        figures=figures,
+        evaluation=evaluation,
+        baselines=read_baselines(stored),
+        plots=drawn.keys(),
+    )
+    for name, content in drawn.items():
+        write_atomically(folder / PLOTS_FOLDER / f"{name}.png", content)
+    write_atomically(folder / CARD, write_card(subject).encode())
+    print(f"wrote {folder / CARD} and {len(drawn)} plots in {folder / PLOTS_FOLDER}")
+    return 0
+
+
+def load_published(folder: Path) -> tuple[Checkpoint, bytes]:
+    """Read a published model and the checkpoint it was made from.
+
+    Raises:
+        CheckpointError: One of them is missing, or they do not belong together.
+    """
+    checkpoint = load_checkpoint(folder / "checkpoint.pt")
+    try:
+        model = (folder / "model.onnx").read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no file {folder / 'model.onnx'}; `verify` publishes one") from None
+    stated = {prop.key: prop.value for prop in onnx.load_from_string(model).metadata_props}
+    if stated != metadata(checkpoint.facts, describe(checkpoint.network())):
+        raise CheckpointError(f"{folder}: model.onnx was not made from checkpoint.pt; `verify` publishes both together")
+    return checkpoint, model
+
+
+def draw(checkpoint: Checkpoint, figures: Figures, evaluation: Evaluation) -> dict[str, bytes]:
+    """Draw the plots of the card, PNG files by their names; the training curves only where their history is known."""
+    facts = checkpoint.facts
+    misread = figures.misread()
+    rest = {entry.kind: entry.scores for entry in evaluation.non_digits if len(entry.scores)}
+    first_layer = next(layer for layer in fold_batch_norm(checkpoint.network()) if isinstance(layer, nn.Conv2d))
+    drawn = {
+        "confusion": plots.confusion_matrix(figures.confusion()),
+        "misread": plots.misread_images(
+            figures.test.images[misread], figures.test.labels[misread], figures.probabilities[misread]
+        ),
+        "reliability": plots.reliability_diagram(*figures.reliability(), figures.calibration_error()),
+        "scores": plots.score_histograms(figures.scores, rest, facts.reject_threshold),
+        "filters": plots.first_layer_filters(first_layer.weight.detach().numpy()[:, 0]),
+    }
+    history = np.array(getattr(facts, "history", ()), np.float64)
+    if history.size:
+        drawn["training"] = plots.training_curves(history, facts.chosen_epoch)
+    return drawn
