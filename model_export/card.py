@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model_export.export import NAME, VERSION
+from model_export.markdown import share, table
 from model_export.speed import BATCH_SIZE, processor
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
 
     from model_export.baselines import Baselines
     from model_export.checkpoint import Facts
@@ -27,6 +28,9 @@ PLOTS = {
 }
 
 
+Log = dict[str, list[dict[str, float]]]
+
+
 @dataclass(frozen=True)
 class Subject:
     """What a card is about.
@@ -34,6 +38,7 @@ class Subject:
     Attributes:
         model: The ONNX file's content.
         facts: What it was made from.
+        log: For each learner, the teachers and the student, a row of figures an epoch.
         network: The network in words, its number of parameters included.
         figures: What it does on the test set.
         evaluation: What `evaluate` has stored, if it has.
@@ -43,6 +48,7 @@ class Subject:
 
     model: bytes
     facts: Facts
+    log: Log
     network: str
     figures: Figures
     evaluation: Evaluation
@@ -87,7 +93,7 @@ def _summary(subject: Subject) -> str:
 This model reads one handwritten digit. It is given a picture of 28x28 grey pixels and answers with the probability of
 each digit from 0 to 9, and with a score that says how much the picture looks like a digit at all.
 
-{_table(("", ""), rows)}
+{table(("", ""), rows)}
 It is for programs that read single digits, such as form fields, exercises and games, and for whoever learns, teaches
 or tests how a model is served. `digitserve` brings pictures of other sizes into its form. Who calls the model directly
 does what MNIST's makers did: light ink (255) on dark ground (0), the longer side of the digit 20 pixels, its centre of
@@ -116,16 +122,17 @@ SHA-256 of the uncompressed training files: `{facts.training_data_sha256}`
 
 def _training(subject: Subject) -> str:
     facts = subject.facts
-    seconds = getattr(facts, "training_seconds", None)
-    teachers = getattr(facts, "teachers", ())
+    seconds = sum(epoch["seconds"] for epochs in subject.log.values() for epoch in epochs)
+    teachers = [epochs[-1]["validation_accuracy"] for name, epochs in subject.log.items() if name != "student"]
     rows = [
         ("Seed", f"{facts.seed}"),
         ("Commit", f"`{facts.commit}`"),
         ("Epochs", f"{facts.epochs}; the weights after epoch {facts.chosen_epoch} were kept"),
+        ("Teachers", f"{facts.teachers}, of {facts.teacher_epochs} epochs each"),
+        *([("Teachers' validation accuracy", ", ".join(map(share, teachers)))] if teachers else []),
         ("Images a step", f"{facts.batch_size}"),
-        ("Computed on", f"{facts.device}, {facts.threads} threads, PyTorch {facts.torch}"),
-        *([("Time", f"{seconds / 60:.0f} minutes")] if seconds is not None else []),
-        *([("Teachers' validation accuracy", ", ".join(f"{share:.2%}" for share in teachers))] if teachers else []),
+        ("Computed on", f"{facts.device}, threads: {facts.threads}, {facts.precision}, PyTorch {facts.torch}"),
+        ("Time", f"{seconds / 60:.0f} minutes, beside other work"),
         ("Validation accuracy", f"{facts.validation_accuracy:.2%}"),
         ("Temperature", f"{facts.temperature:.3f}"),
         ("Rejected below a digit score of", f"{facts.reject_threshold:.3f}"),
@@ -133,9 +140,12 @@ def _training(subject: Subject) -> str:
     return f"""## How it was trained
 
 Each image is distorted anew each time it is seen: moved, turned, scaled, sheared, bent, with thicker or thinner
-strokes. What is kept is a moving average of the weights, after the epoch with the smallest validation loss.
+strokes, softer or harder edges. Larger networks, the teachers, learn the labels first; this one learns what they say of
+the same distorted image, and from scribbles that are no digits what to reject. What is kept is a moving average of the
+weights, after the epoch with the smallest validation loss. The training loss is on distorted images, against the
+teachers' softened answers, and has the scribbles' part in it, so that it does not compare with the validation loss.
 
-{_table(("", ""), rows)}
+{table(("", ""), rows)}
 {_plot(subject, "training")}{_plot(subject, "filters")}"""
 
 
@@ -155,8 +165,8 @@ def _accuracy(subject: Subject) -> str:
                 entry.name,
                 f"{entry.images:,}",
                 f"{entry.accuracy:.2%}",
-                _share(entry.rejected),
-                _share(entry.calibration_error),
+                share(entry.rejected),
+                share(entry.calibration_error),
             )
             for entry in subject.evaluation.sets
         ),
@@ -167,15 +177,15 @@ def _accuracy(subject: Subject) -> str:
         mistaken = [
             f"{other} ({row[other]})" for other in (-row).argsort(kind="stable") if other != digit and row[other]
         ]
-        share = f"{row[digit] / row.sum():.2%}" if row.sum() else "none shown"
-        digits.append((f"{digit}", f"{row.sum():,}", share, ", ".join(mistaken)))
+        right = f"{row[digit] / row.sum():.2%}" if row.sum() else "none shown"
+        digits.append((f"{digit}", f"{row.sum():,}", right, ", ".join(mistaken)))
     return f"""## Accuracy
 
 On {len(figures.right):,} images an accuracy has a margin: between {low:.2%} and {high:.2%} with 95 % confidence.
 A difference of a few images between two models means nothing.
 
-{_table(("set", "images", "accuracy", "rejected", "calibration error"), sets, align=" rrrr")}
-{_table(("digit", "test images", "read rightly", "mistaken for (times)"), digits, align=" rr ")}
+{table(("set", "images", "accuracy", "rejected", "calibration error"), sets, align=" rrrr")}
+{table(("digit", "test images", "read rightly", "mistaken for (times)"), digits, align=" rr ")}
 {_plot(subject, "confusion")}{_plot(subject, "misread")}"""
 
 
@@ -196,7 +206,7 @@ def _non_digits(subject: Subject) -> str:
     ]
     measured = (
         "None of these kinds of pictures was used to fit the score or the threshold.\n\n"
-        + _table(("kind", "images", "area under the ROC curve", "rejected"), kinds, align=" rrr")
+        + table(("kind", "images", "area under the ROC curve", "rejected"), kinds, align=" rrr")
         if kinds
         else "Pictures of no digits are not on this card yet: `python -m model_export evaluate --json FILE`, then\n"
         "`python -m model_export report --evaluation FILE`.\n"
@@ -250,7 +260,7 @@ Nothing was chosen on the way; the test images were read once, at the end. The t
 {baselines.torch} on one thread, {BATCH_SIZE} images at a time. HOG are histograms of oriented gradients (N. Dalal,
 B. Triggs, CVPR 2005).
 
-{_table(columns, rows, align="  rrr")}"""
+{table(columns, rows, align="  rrr")}"""
 
 
 def _limits(subject: Subject) -> str:
@@ -280,13 +290,3 @@ measure it on your own pictures first. It was not made to recognise who wrote so
 
 def _plot(subject: Subject, name: str) -> str:
     return f"![{PLOTS[name]}]({PLOTS_FOLDER}/{name}.png)\n\n" if name in subject.plots else ""
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.2%}"
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]], align: str = "") -> str:
-    """Write a table; `align` has an "r" for each column whose figures stand at its right."""
-    rules = ["--:" if side == "r" else "---" for side in align.ljust(len(head))]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, rules, *rows))

@@ -111,7 +111,7 @@ def _read(path: Path, step: str) -> bytes:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m model_export",
-        description="Make the model that digitserve serves. The steps in order: train, export, verify, evaluate, report.",
+        description="Make the model that digitserve serves: train, export and verify it, then evaluate and report.",
         epilog="Each step works with its defaults from the root of the repository.",
     )
     steps = parser.add_subparsers(title="steps", dest="command", required=True)

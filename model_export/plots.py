@@ -205,10 +205,11 @@ def training_curves(history: Floats, chosen_epoch: int) -> bytes:
     """Draw losses and validation errors over the epochs.
 
     Args:
-        history: float [E, 4]: epoch from 1, training loss, validation loss, validation accuracy from 0 to 1.
+        history: float [E, 3]: training loss, validation loss, validation accuracy from 0 to 1, a row an epoch.
         chosen_epoch: The epoch whose weights were kept.
     """
-    epochs, training_loss, validation_loss, accuracy = history.T
+    training_loss, validation_loss, accuracy = history.T
+    epochs = np.arange(1, len(history) + 1)
     with matplotlib.style.context(STYLE, after_reset=True):
         figure = Figure(figsize=(WIDTH_INCHES, 3.6))
         left, right = figure.subplots(1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from model_export import plots
 from model_export.baselines import EPOCHS, measure_baselines, read_baselines, to_json
-from model_export.card import PLOTS_FOLDER, Subject, write_card
+from model_export.card import PLOTS_FOLDER, Log, Subject, write_card
 from model_export.checkpoint import Checkpoint, CheckpointError, load_checkpoint, write_atomically
 from model_export.data import load_test_images, load_training_images
 from model_export.export import NAME, VERSION, metadata
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MODELS = Path("models")
 CARD = "MODEL_CARD.md"
+CURVES = ("loss", "validation_loss", "validation_accuracy")
 
 
 def add_report(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -63,15 +65,17 @@ def _report(options: argparse.Namespace) -> int:
     test = load_test_images(options.data_dir)
     evaluation = Evaluation() if options.evaluation is None else read_evaluation(options.evaluation)
     checkpoint, model = load_published(folder)
+    log = load_log(folder)
     stored = folder / PLOTS_FOLDER / "baselines.json"
     if options.baselines:
         results = measure_baselines(load_training_images(options.data_dir), test, epochs=EPOCHS)
         write_atomically(stored, to_json(results))
     figures = measure(model, test)
-    drawn = draw(checkpoint, figures, evaluation)
+    drawn = draw(checkpoint, figures, evaluation, log)
     subject = Subject(
         model=model,
         facts=checkpoint.facts,
+        log=log,
         network=describe(checkpoint.network()),
         figures=figures,
         evaluation=evaluation,
@@ -102,13 +106,31 @@ def load_published(folder: Path) -> tuple[Checkpoint, bytes]:
     return checkpoint, model
 
 
-def draw(checkpoint: Checkpoint, figures: Figures, evaluation: Evaluation) -> dict[str, bytes]:
-    """Draw the plots of the card, PNG files by their names; the training curves only where their history is known."""
+def load_log(folder: Path) -> Log:
+    """Read how each learner's epochs went.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    path = folder / "training.json"
+    try:
+        log: Log = json.loads(path.read_bytes())
+        log["student"]
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no file {path}; `verify` publishes one") from None
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path} is damaged; `verify` publishes it anew") from None
+    return log
+
+
+def draw(checkpoint: Checkpoint, figures: Figures, evaluation: Evaluation, log: Log) -> dict[str, bytes]:
+    """Draw the plots of the card, PNG files by their names."""
     facts = checkpoint.facts
     misread = figures.misread()
     rest = {entry.kind: entry.scores for entry in evaluation.non_digits if len(entry.scores)}
     first_layer = next(layer for layer in fold_batch_norm(checkpoint.network()) if isinstance(layer, nn.Conv2d))
-    drawn = {
+    history = np.array([[epoch[key] for key in CURVES] for epoch in log["student"]], np.float64)
+    return {
         "confusion": plots.confusion_matrix(figures.confusion()),
         "misread": plots.misread_images(
             figures.test.images[misread], figures.test.labels[misread], figures.probabilities[misread]
@@ -116,8 +138,5 @@ def draw(checkpoint: Checkpoint, figures: Figures, evaluation: Evaluation) -> di
         "reliability": plots.reliability_diagram(*figures.reliability(), figures.calibration_error()),
         "scores": plots.score_histograms(figures.scores, rest, facts.reject_threshold),
         "filters": plots.first_layer_filters(first_layer.weight.detach().numpy()[:, 0]),
+        "training": plots.training_curves(history, facts.chosen_epoch),
     }
-    history = np.array(getattr(facts, "history", ()), np.float64)
-    if history.size:
-        drawn["training"] = plots.training_curves(history, facts.chosen_epoch)
-    return drawn

@@ -19,7 +19,7 @@ PROBABILITIES = RANDOM.dirichlet(np.ones(10), 400).astype(np.float32)
 BINS = RANDOM.integers(1, 50, 15), np.linspace(0.03, 0.97, 15), np.linspace(0.1, 1.0, 15)
 SCORES = RANDOM.normal(12, 2, 500).astype(np.float32)
 EPOCHS = np.arange(1, 9)
-HISTORY = np.stack([EPOCHS, 0.5 / EPOCHS, 0.3 / EPOCHS, 1 - 0.05 / EPOCHS], axis=1)
+HISTORY = np.stack([0.5 / EPOCHS, 0.3 / EPOCHS, 1 - 0.05 / EPOCHS], axis=1)
 
 
 def misread(count: int) -> bytes:
@@ -65,7 +65,7 @@ def test_the_same_figures_give_the_same_bytes_and_others_do_not(name: str) -> No
 def test_a_model_without_mistakes_can_be_drawn() -> None:
     opened(misread(0))
     opened(plots.confusion_matrix(np.diag(np.full(10, 7))))
-    opened(plots.training_curves(np.array([[1, 0.5, 0.4, 1.0], [2, 0.2, 0.1, 1.0]]), 2))
+    opened(plots.training_curves(np.array([[0.5, 0.4, 1.0], [0.2, 0.1, 1.0]]), 2))
 
 
 def test_misread_images_fill_rows_of_eight_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

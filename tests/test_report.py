@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -15,16 +14,14 @@ import pytest
 from PIL import Image
 
 from model_export.__main__ import main
-from model_export.checkpoint import Checkpoint, Facts, save_checkpoint
+from model_export.checkpoint import save_checkpoint
 from model_export.export import export
-from model_export.figures import Evaluation, measure
 from model_export.network import build_network, describe
-from model_export.report import draw
 from tests.mnist_files import small_digits, write_small_mnist
-from tests.training import small_set, tiny_checkpoint
+from tests.training import tiny_checkpoint, tiny_log
 
 IMAGES, LABELS = small_digits("t10k")
-PLOTS = ["confusion", "filters", "misread", "reliability", "scores"]
+PLOTS = ["confusion", "filters", "misread", "reliability", "scores", "training"]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +34,7 @@ def published(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of models with one published by `verify` and its card."""
     folder = tmp_path_factory.mktemp("models")
     save_checkpoint(tiny_checkpoint(), folder / "checkpoint.pt")
+    (folder / "training.json").write_bytes(tiny_log())
     (folder / "model.onnx").write_bytes(export(tiny_checkpoint()))
     made = ["--checkpoint", str(folder / "checkpoint.pt"), "--model", str(folder / "model.onnx"), "--floor", "0.1"]
     assert main(["verify", *made, "--data-dir", str(data), "--models-dir", str(folder)]) == 0
@@ -170,13 +168,14 @@ def test_what_cannot_be_used_is_one_line(
     refused("model.onnx; `verify` publishes one")
 
 
-@dataclasses.dataclass(frozen=True)
-class FactsWithHistory(Facts):
-    history: tuple[tuple[float, ...], ...] = ()
-
-
-def test_training_curves_are_drawn_where_the_history_is_known() -> None:
-    checkpoint, test = tiny_checkpoint(), small_set("t10k", 40)
-    facts = FactsWithHistory(**dataclasses.asdict(checkpoint.facts), history=((1, 0.5, 0.4, 0.8), (2, 0.3, 0.2, 0.9)))
-    figures = measure(export(checkpoint), test)
-    assert sorted(draw(Checkpoint(checkpoint.weights, facts), figures, Evaluation())) == sorted([*PLOTS, "training"])
+def test_how_the_training_went_is_told(models: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "| Time | 4 minutes, beside other work |" in card(models)
+    assert "| Teachers' validation accuracy | 70.00% |" in card(models)
+    log = models / "digits" / "1" / "training.json"
+    for content, text in (
+        ("{}", "is damaged; `verify` publishes it anew"),
+        (None, "training.json; `verify` publishes"),
+    ):
+        log.write_text(content) if content else log.unlink()
+        assert report(models, data) == 2
+        assert text in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,12 @@ def small_set(part: str, count: int | None = None) -> LabelledImages:
     """The small digits as `model_export.data` gives them."""
     images, labels = small_digits(part)
     return LabelledImages(images[:count], labels[:count], sha256="0" * 64, is_mnist=False)
+
+
+def tiny_log() -> bytes:
+    """How the epochs of such a training went, as `train` writes it."""
+    epoch = {"loss": 0.9, "validation_loss": 0.8, "validation_accuracy": 0.7, "seconds": 60.0}
+    return json.dumps({"teacher 1": [epoch], "student": [epoch] * TINY.epochs}).encode()
 
 
 @functools.cache
