@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from model_export.figures import Evaluation, Figures
 
 PLOTS_FOLDER = "card"
+RAW_TEST_SET = "MNIST test, raw"
 PLOTS = {
     "confusion": "How many images of each digit were read as which digit",
     "misread": "The misread test images, each with the model's first two guesses",
@@ -169,6 +170,7 @@ def _accuracy(subject: Subject) -> str:
                 share(entry.calibration_error),
             )
             for entry in subject.evaluation.sets
+            if entry.name != RAW_TEST_SET  # measured above
         ),
     ]
     counts = figures.confusion()
@@ -201,15 +203,22 @@ confidence of 90 % about 90 % are right. The expected calibration error (15 bins
 
 def _non_digits(subject: Subject) -> str:
     kinds = [
-        (entry.kind, f"{entry.images:,}", f"{entry.auroc:.4f}", f"{entry.rejected:.1%}")
+        (
+            entry.name.replace("_", " "),
+            entry.form,
+            f"{entry.images:,}",
+            "" if entry.auroc is None else f"{entry.auroc:.4f}",
+            f"{entry.rejected:.1%}",
+        )
         for entry in subject.evaluation.non_digits
     ]
     measured = (
-        "None of these kinds of pictures was used to fit the score or the threshold.\n\n"
-        + table(("kind", "images", "area under the ROC curve", "rejected"), kinds, align=" rrr")
+        "No image of these kinds was used to fit the score or the threshold. *raw* is 28x28 in MNIST's form, *picture* "
+        "is a file\nthat the service has read and normalised.\n\n"
+        + table(("kind", "form", "images", "area under the ROC curve", "rejected"), kinds, align="  rrr")
         if kinds
-        else "Pictures of no digits are not on this card yet: `python -m model_export evaluate --json FILE`, then\n"
-        "`python -m model_export report --evaluation FILE`.\n"
+        else "Pictures of no digits are not on this card yet: `python -m model_export evaluate --json FILE` measures\n"
+        f"them, FILE being `{PLOTS_FOLDER}/evaluation.json` beside the model.\n"
     )
     return f"""## What is not a digit
 

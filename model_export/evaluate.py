@@ -89,7 +89,7 @@ def evaluate(address: str, options: EvaluationOptions) -> Evaluation:
         if validation:
             for name in kinds:
                 found += _judge_kind(service, name, validation, options, sets)
-    return Evaluation(f"{model.name}/{model.version}, sha256 {model.sha256}", tuple(sets), tuple(found), tuple(remarks))
+    return Evaluation(f"{model.name}/{model.version}", model.sha256, tuple(sets), tuple(found), tuple(remarks))
 
 
 def _planned(

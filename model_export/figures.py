@@ -115,31 +115,33 @@ def measure(model: bytes, test: LabelledImages) -> Figures:
 
 
 @dataclass(frozen=True)
-class SetResult:
-    """How the model does on one set of digits; shares from 0 to 1, None where they were not measured."""
+class SetRow:
+    """How the model does on one set of digits; shares from 0 to 1, the calibration error None where none was asked."""
 
     name: str
     images: int
     accuracy: float
-    rejected: float | None
+    rejected: float
     calibration_error: float | None
 
 
 @dataclass(frozen=True)
-class KindResult:
+class KindRow:
     """How well digit scores tell one kind of non-digits from digits.
 
     Attributes:
-        kind: What the images show.
+        name: What the images show.
+        form: "raw" or "picture".
         images: How many there are.
-        auroc: Area under the ROC curve against the digits, 0 to 1.
-        rejected: Share that falls below the threshold, 0 to 1.
-        scores: The digit scores, float32 [images], or empty.
+        auroc: Area under the ROC curve against the digits, 0 to 1; None for what is told otherwise.
+        rejected: Share that is rejected, 0 to 1.
+        scores: The digit scores, float32 [images].
     """
 
-    kind: str
+    name: str
+    form: str
     images: int
-    auroc: float
+    auroc: float | None
     rejected: float
     scores: npt.NDArray[np.float32]
 
@@ -148,47 +150,51 @@ class KindResult:
 class Evaluation:
     """What `evaluate` has stored about the same model."""
 
-    sets: tuple[SetResult, ...] = ()
-    non_digits: tuple[KindResult, ...] = ()
+    sets: tuple[SetRow, ...] = ()
+    non_digits: tuple[KindRow, ...] = ()
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Read the JSON file that `evaluate` wrote; what it holds beyond the figures of the card is passed over.
+def read_evaluation(path: Path, sha256: str) -> Evaluation:
+    """Read the JSON file that `evaluate` wrote about the model with this sha256; nothing where there is no file.
 
     Raises:
-        DataError: The file is missing, is not JSON, or lacks a figure.
+        DataError: It is about another model, is not JSON, or lacks a figure.
     """
+    if not path.exists():
+        return Evaluation()
     try:
         content = json.loads(path.read_bytes())
-        return Evaluation(
-            sets=tuple(_set_result(entry) for entry in content.get("sets", [])),
-            non_digits=tuple(_kind_result(entry) for entry in content.get("non_digits", [])),
-        )
-    except FileNotFoundError:
-        raise DataError(f"there is no file {path}; `python -m model_export evaluate --json FILE` makes one") from None
+        found = str(content["sha256"])
+        sets, kinds = map(_set_row, content["sets"]), map(_kind_row, content["non_digits"])
+        evaluation = Evaluation(tuple(sets), tuple(kinds))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is no file of `evaluate`: {type(error).__name__} {error}") from None
+    if found != sha256:
+        raise DataError(
+            f"{path} is about a model with the sha256 {found}, not {sha256}; run: "
+            f"python -m model_export evaluate --json {path}"
+        )
+    return evaluation
 
 
-def _set_result(entry: dict[str, Any]) -> SetResult:
-    return SetResult(
+def _set_row(entry: dict[str, Any]) -> SetRow:
+    error = entry["calibration_error"]
+    return SetRow(
         name=str(entry["name"]),
         images=int(entry["images"]),
         accuracy=float(entry["accuracy"]),
-        rejected=_optional(entry, "rejected"),
-        calibration_error=_optional(entry, "calibration_error"),
-    )
-
-
-def _kind_result(entry: dict[str, Any]) -> KindResult:
-    return KindResult(
-        kind=str(entry["kind"]),
-        images=int(entry["images"]),
-        auroc=float(entry["auroc"]),
         rejected=float(entry["rejected"]),
-        scores=np.asarray(entry.get("scores", []), np.float32),
+        calibration_error=None if error is None else float(error),
     )
 
 
-def _optional(entry: dict[str, Any], key: str) -> float | None:
-    return None if entry.get(key) is None else float(entry[key])
+def _kind_row(entry: dict[str, Any]) -> KindRow:
+    scores = [score for score in entry["digit_scores"] if score is not None]
+    return KindRow(
+        name=str(entry["name"]),
+        form=str(entry["form"]),
+        images=int(entry["images"]),
+        auroc=None if entry["auroc"] is None else float(entry["auroc"]),
+        rejected=float(entry["rejected"]),
+        scores=np.asarray(scores, np.float32),
+    )

@@ -106,13 +106,15 @@ class Evaluation:
     """Everything that was measured, and what could not be.
 
     Attributes:
-        model: "name/version, sha256 ..." of the model that answered.
+        model: "name/version" of the model that answered.
+        sha256: Of its file, in hexadecimal.
         sets: The digits.
         non_digits: The rest.
         remarks: A line for each set or file that could not be judged, and for each image the service refused: why.
     """
 
     model: str
+    sha256: str
     sets: tuple[SetResult, ...]
     non_digits: tuple[KindResult, ...]
     remarks: tuple[str, ...]
@@ -129,6 +131,7 @@ class Evaluation:
         """All figures, as plain values; NaN becomes None. Shares are 0 to 1."""
         return {
             "model": self.model,
+            "sha256": self.sha256,
             "remarks": list(self.remarks),
             "sets": [
                 {
@@ -151,6 +154,7 @@ class Evaluation:
                     "auroc": _or_none(result.auroc),
                     "rejected": result.rejected,
                     "reasons": dict(Counter(filter(None, result.reasons))),
+                    "digit_scores": [_or_none(round(float(score), 3)) for score in result.digit_scores],
                 }
                 for result in self.non_digits
             ],
@@ -158,7 +162,7 @@ class Evaluation:
 
     def table(self) -> str:
         """Write the figures down for a human reader."""
-        lines = [self.model]
+        lines = [f"{self.model}, sha256 {self.sha256}"]
         if self.sets:
             lines += ["", f"{'digits':<34}{'images':>8}{'right':>10}{'rejected':>10}{'ECE':>9}"]
             lines += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,8 @@ def add_report(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "report",
         help="write the model card and its plots",
         description=f"Measure the published model on MNIST's test images and write MODELS/{NAME}/{VERSION}/{CARD}, "
-        f"with its plots in {PLOTS_FOLDER}/ beside it. Takes less than a minute without --baselines.",
+        f"with its plots in {PLOTS_FOLDER}/ beside it. Other sets are in evaluation.json there, if `evaluate --json` "
+        "has written it. Takes less than a minute without --baselines.",
     )
     parser.set_defaults(step=_report)
     parser.add_argument(
@@ -47,12 +49,6 @@ def add_report(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="where verify published (default: %(default)s)",
     )
     parser.add_argument(
-        "--evaluation",
-        type=Path,
-        metavar="FILE",
-        help="what `evaluate --json FILE` wrote, for other sets and pictures of no digits (default: they are left out)",
-    )
-    parser.add_argument(
         "--baselines",
         action="store_true",
         help=f"train the simple classifiers that the card compares with, {EPOCHS} epochs each, and store their results "
@@ -63,8 +59,8 @@ def add_report(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _report(options: argparse.Namespace) -> int:
     folder = options.models_dir / NAME / VERSION
     test = load_test_images(options.data_dir)
-    evaluation = Evaluation() if options.evaluation is None else read_evaluation(options.evaluation)
     checkpoint, model = load_published(folder)
+    evaluation = read_evaluation(folder / PLOTS_FOLDER / "evaluation.json", hashlib.sha256(model).hexdigest())
     log = load_log(folder)
     stored = folder / PLOTS_FOLDER / "baselines.json"
     if options.baselines:
@@ -127,7 +123,7 @@ def draw(checkpoint: Checkpoint, figures: Figures, evaluation: Evaluation, log: 
     """Draw the plots of the card, PNG files by their names."""
     facts = checkpoint.facts
     misread = figures.misread()
-    rest = {entry.kind: entry.scores for entry in evaluation.non_digits if len(entry.scores)}
+    rest = {entry.name: entry.scores for entry in evaluation.non_digits if entry.form == "raw"}
     first_layer = next(layer for layer in fold_batch_norm(checkpoint.network()) if isinstance(layer, nn.Conv2d))
     history = np.array([[epoch[key] for key in CURVES] for epoch in log["student"]], np.float64)
     return {

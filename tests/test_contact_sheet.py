@@ -25,6 +25,7 @@ def evaluation(*counts: int) -> Evaluation:
     floats = np.zeros((1, 10), np.float32)
     return Evaluation(
         "m",
+        "0a",
         tuple(
             SetResult(f"set {index}", "folder", empty + 1, empty, floats, floats[0], ("",), ((sample, WRONG),) * count)
             for index, count in enumerate(counts)

@@ -61,29 +61,24 @@ def test_reliability_is_what_the_calibration_error_sums_up() -> None:
 
 
 def test_an_evaluation_is_read_and_what_is_more_is_passed_over(tmp_path: Path) -> None:
-    content = {
-        "sets": [{"name": "scans", "images": 20, "accuracy": 0.95, "calibration_error": None, "worst": [1, 2]}],
-        "non_digits": [{"kind": "noise", "images": 2, "auroc": 0.99, "rejected": 0.5, "scores": [1.5, 8.0]}],
-        "made": "today",
-    }
-    (tmp_path / "evaluation.json").write_text(json.dumps(content))
-    found = read_evaluation(tmp_path / "evaluation.json")
+    scans = {"name": "scans", "images": 20, "accuracy": 0.95, "rejected": 0.1, "calibration_error": None, "worst": [1]}
+    noise = {"name": "noise", "form": "raw", "images": 3, "auroc": 0.99, "rejected": 0.5}
+    content = {"sha256": "0a", "sets": [scans], "non_digits": [noise | {"digit_scores": [1.5, None, 8.0]}], "made": 1}
+    path = tmp_path / "evaluation.json"
+    assert read_evaluation(path, "0a") == Evaluation()
+    path.write_text(json.dumps(content))
+    found = read_evaluation(path, "0a")
     (entry,), (kind,) = found.sets, found.non_digits
     assert (entry.name, entry.images, entry.accuracy) == ("scans", 20, 0.95)
-    assert (entry.rejected, entry.calibration_error) == (None, None)
-    assert (kind.kind, kind.images, kind.auroc, kind.rejected, kind.scores.tolist()) == (
-        "noise",
-        2,
-        0.99,
-        0.5,
-        [1.5, 8],
-    )
-    (tmp_path / "evaluation.json").write_text("{}")
-    assert read_evaluation(tmp_path / "evaluation.json") == Evaluation()
+    assert (entry.rejected, entry.calibration_error) == (0.1, None)
+    assert (kind.name, kind.form, kind.images, kind.auroc, kind.rejected) == ("noise", "raw", 3, 0.99, 0.5)
+    assert kind.scores.tolist() == [1.5, 8]
+    with pytest.raises(DataError, match=r"is about a model with the sha256 0a, not 0b; run: python -m model_export"):
+        read_evaluation(path, "0b")
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"sets": [{"name": "scans"}]}', '{"sets": 3}'])
+@pytest.mark.parametrize("content", ["", "[1]", "{}", '{"sha256": "0a", "sets": [{"name": "scans"}]}'])
 def test_another_file_is_no_evaluation(content: str, tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text(content)
     with pytest.raises(DataError, match=r"evaluation\.json is no file of `evaluate`: "):
-        read_evaluation(tmp_path / "evaluation.json")
+        read_evaluation(tmp_path / "evaluation.json", "0a")

@@ -68,7 +68,7 @@ def test_auroc_of_nothing_is_no_number() -> None:
 
 
 def test_categories_are_summed_up_and_other_sets_are_not() -> None:
-    evaluation = Evaluation("m", (set_result("a"), set_result("b", refused=5), set_result("c", "mnist")), (), ())
+    evaluation = Evaluation("m", "0a", (set_result("a"), set_result("b", refused=5), set_result("c", "mnist")), (), ())
     assert [result.name for result in evaluation.summary()] == ["c", "synthetic, all", "a", "b"]
     assert evaluation.summary()[1].accuracy == 8 / 15
 
@@ -76,12 +76,13 @@ def test_categories_are_summed_up_and_other_sets_are_not() -> None:
 def test_the_table_and_the_json_have_every_figure() -> None:
     evaluation = Evaluation(
         "digits/1",
+        "0a",
         (set_result("a"), set_result("b")),
         (kind_result(0.9876), kind_result()),
         ("skipped mnist: not here",),
     )
     table = evaluation.table().splitlines()
-    assert table[0] == "digits/1"
+    assert table[0] == "digits/1, sha256 0a"
     assert table[3].split() == ["synthetic,", "all", "10", "80.00%", "20.00%", "11.90%"]
     assert table[8].split() == ["synthetic,", "all", *["100.0%"] * 4, "0.0%", *["-"] * 5]
     assert table[11].split() == ["letters", "raw", "3", "0.9876", "66.67%", "not", "a", "digit"]
@@ -92,4 +93,6 @@ def test_the_table_and_the_json_have_every_figure() -> None:
     assert facts["sets"][1]["accuracy_by_digit"] == [1, 1, 1, 1, 0, *[None] * 5]
     assert facts["sets"][1]["reasons"] == {"blank": 1}
     assert [each["auroc"] for each in facts["non_digits"]] == [0.9876, None]
+    assert facts["sha256"] == "0a"
+    assert facts["non_digits"][0]["digit_scores"][0] == round(float(kind_result().digit_scores[0]), 3)
     assert facts["remarks"] == ["skipped mnist: not here"]

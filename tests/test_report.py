@@ -113,21 +113,29 @@ def test_the_plots_are_the_same_every_time(models: Path, data: Path) -> None:
     assert {path.name: path.read_bytes() for path in (models / "digits" / "1" / "card").iterdir()} == first
 
 
-def test_an_evaluation_brings_sets_and_kinds(models: Path, data: Path, tmp_path: Path) -> None:
-    before = card(models)
-    assert "report --evaluation FILE" in before
+def test_an_evaluation_brings_sets_and_kinds(models: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "are not on this card yet" in card(models)
+    folder = models / "digits" / "1"
     content = {
+        "sha256": hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest(),
         "sets": [{"name": "scans", "images": 2000, "accuracy": 0.951, "rejected": 0.02, "calibration_error": 0.013}],
-        "non_digits": [{"kind": "noise", "images": 2, "auroc": 0.9912, "rejected": 0.5, "scores": [1.5, 8.0]}],
+        "non_digits": [
+            {"name": "noise", "form": "raw", "images": 2, "auroc": 0.9912, "rejected": 0.5, "digit_scores": [1.5, 8.0]},
+            {"name": "blank", "form": "picture", "images": 1, "auroc": None, "rejected": 1, "digit_scores": [None]},
+        ],
     }
-    (tmp_path / "evaluation.json").write_text(json.dumps(content))
-    plot = models / "digits" / "1" / "card" / "scores.png"
+    (folder / "card" / "evaluation.json").write_text(json.dumps(content))
+    plot = folder / "card" / "scores.png"
     digits_only = plot.read_bytes()
-    assert report(models, data, "--evaluation", str(tmp_path / "evaluation.json")) == 0
+    assert report(models, data) == 0
     assert "| scans | 2,000 | 95.10% | 2.00% | 1.30% |" in card(models)
-    assert "| noise | 2 | 0.9912 | 50.0% |" in card(models)
-    assert "report --evaluation FILE" not in card(models)
+    assert "| noise | raw | 2 | 0.9912 | 50.0% |" in card(models)
+    assert "| blank | picture | 1 |  | 100.0% |" in card(models)
+    assert "are not on this card yet" not in card(models)
     assert plot.read_bytes() != digits_only
+    (folder / "card" / "evaluation.json").write_text(json.dumps(content | {"sha256": "0" * 64}))
+    assert report(models, data) == 2
+    assert "is about a model with the sha256 0000" in capsys.readouterr().err
 
 
 def test_baselines_are_trained_on_request_and_shown_for_their_own_network_only(
@@ -147,9 +155,7 @@ def test_baselines_are_trained_on_request_and_shown_for_their_own_network_only(
     assert "The stored results are about another network, fc10" in card(models)
 
 
-def test_what_cannot_be_used_is_one_line(
-    models: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_used_is_one_line(models: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = models / "digits" / "1"
 
     def refused(text: str, *more: str) -> None:
@@ -157,11 +163,6 @@ def test_what_cannot_be_used_is_one_line(
         error = capsys.readouterr().err
         assert error.startswith("model_export report: ") and error.count("\n") == 1 and text in error
 
-    refused(
-        "none.json; `python -m model_export evaluate --json FILE` makes one",
-        "--evaluation",
-        str(tmp_path / "none.json"),
-    )
     (folder / "model.onnx").write_bytes(export(tiny_checkpoint()))  # not the published one: it lacks the accuracy
     refused("model.onnx was not made from checkpoint.pt")
     (folder / "model.onnx").unlink()
