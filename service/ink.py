@@ -10,6 +10,7 @@ vanish in it and shadows, table edges and glare stay.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,14 @@ Field = npt.NDArray[np.float32]
 FAINTEST_INK = 10
 # Standard deviations of the paper's noise that ink has to rise above.
 ABOVE_NOISE = 5.0
-# Strokes are narrower than this share of the picture; what is wider belongs to the paper and its light.
-WIDEST_STROKE = 0.4
-# Pictures with fewer pixels a side are not smoothed: a stroke may be one pixel wide.
-SMOOTHED_SIDE = 150
+# Strokes are narrower than one of these shares of the picture; what is wider belongs to the paper and its light.
+WIDEST_STROKES = (0.08, 0.2, 0.4)
+# Pixels a side of the reduced picture in which the ways to look at it are compared.
+GLANCE_SIDE = 170
+# Light ink on dark paper is rarer, and the gaps between dark strokes look like it.
+LIGHT_INK = 0.6
+# In pictures this small light does not change, and a stroke may be a third of them wide.
+THUMBNAIL_SIDE = 48
 
 
 def find_ink(picture: Pixels) -> Field | None:
@@ -40,10 +45,99 @@ def find_ink(picture: Pixels) -> Field | None:
     Returns:
         float32 of shape (height, width), 0 paper to 1 ink; None when the picture shows no ink.
     """
-    rise, noise = rise_above_paper(dark_on_light(colour_of_ink(picture)))
-    faintest = max(FAINTEST_INK, ABOVE_NOISE * noise)
-    rise = without_rules(rise, faintest)
-    return find_digit(rise, faintest, noise)
+    channel = colour_of_ink(picture)
+    level = even_paper(channel)
+    if level is not None:
+        rise, noise = rise_above_level(channel, level)
+    elif (view := best_view(channel)) is not None:
+        rise, noise = rise_above_paper(channel, view)
+    else:
+        return None
+    faintest = faintest_ink(noise)
+    return find_digit(without_rules(rise, faintest), faintest, noise)
+
+
+def faintest_ink(noise: float) -> float:
+    """Contrast from which on something is ink, on paper with this standard deviation of its noise."""
+    return max(FAINTEST_INK, ABOVE_NOISE * noise)
+
+
+def even_paper(channel: Pixels) -> float | None:
+    """The level of paper that is the same everywhere, as in drawings and very small pictures; None in a photo."""
+    border = np.concatenate([channel[0], channel[-1], channel[:, 0], channel[:, -1]])
+    if max(channel.shape) <= THUMBNAIL_SIDE:
+        return float(np.median(border))
+    counts = np.bincount(channel.reshape(-1), minlength=256)
+    level = int(counts.argmax())
+    is_even = counts[level] >= 0.5 * channel.size and (border == level).mean() >= 0.5
+    return float(level) if is_even else None
+
+
+def rise_above_level(channel: Pixels, level: float) -> tuple[Field, float]:
+    """How far each pixel is from paper of one level, on the side of it where the ink is, and the paper's noise."""
+    difference = channel.astype(np.float32) - level
+    lighter, darker = difference.clip(0), (-difference).clip(0)
+    ink, noise = (lighter, darker) if (lighter**2).sum() > (darker**2).sum() else (darker, lighter)
+    # The side away from the ink shows the noise alone.
+    return ink, float(np.sqrt((noise[noise > 0] ** 2).mean())) if noise.any() else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A way to look at a picture.
+
+    Attributes:
+        light_ink: Ink is lighter than the paper.
+        widest: Width of the widest stroke, as a share of the picture's longer side; infinite where paper is even.
+    """
+
+    light_ink: bool
+    widest: float
+
+
+def best_view(channel: Pixels) -> View | None:
+    """Which polarity and which width of strokes show the best digit, judged by a reduced picture; None without any."""
+    glance = reduce(channel, GLANCE_SIDE)
+    best, most = None, 0.0
+    for widest in WIDEST_STROKES:
+        for light_ink in (False, True):
+            view = View(light_ink, widest)
+            rise, noise = rise_above_paper(glance, view)
+            score = digit_likeness(rise, faintest_ink(noise)) * (LIGHT_INK if light_ink else 1.0)
+            if score > most:
+                best, most = view, score
+    return best
+
+
+def digit_likeness(rise: Field, faintest: float) -> float:
+    """How much of a digit is there: the length of its outline, weighted by how sharp it is and how dark."""
+    parts = find_parts(rise, faintest)
+    if not parts.any_ink():
+        return 0.0
+    numbers = parts.digit()
+    (top, left), (bottom, right) = parts.box[numbers, :2].min(0), parts.box[numbers, 2:].max(0)
+    around = slice(max(top - 1, 0), bottom + 1), slice(max(left - 1, 0), right + 1)
+    mask, near = parts.mask_of(numbers)[around], rise[around]
+    strong = float(np.quantile(near[mask], 0.9))
+    near = (2 * near / strong - 0.5).clip(0, 1)
+    down, across = np.diff(near, axis=0)[:, :-1], np.diff(near, axis=1)[:-1]
+    touched = mask[:-1, :-1] | mask[1:, :-1] | mask[:-1, 1:]
+    squared = (down**2 + across**2)[touched]
+    outline, sharp = float(np.sqrt(squared).sum()) + 1e-6, float(squared.sum())
+    width = 2 * float(near[mask].sum()) / outline
+    slim = min(max((0.35 - width / max(bottom - top, right - left)) / 0.2, 0.03), 1.0)
+    bordering = top == 0 or left == 0 or bottom == rise.shape[0] or right == rise.shape[1]
+    return sharp**2 / outline * strong * slim * (0.3 if bordering else 1.0)
+
+
+def reduce(channel: Pixels, side: int) -> Pixels:
+    """Average whole squares of pixels so that the longer side has at most `side`."""
+    step = -(-max(channel.shape) // side)
+    height, width = channel.shape[0] // step, channel.shape[1] // step
+    if step == 1 or not height or not width:
+        return channel
+    blocks = channel[: height * step, : width * step].reshape(height, step, width, step)
+    return np.asarray(blocks.mean((1, 3), dtype=np.float32).round(), np.uint8)
 
 
 def colour_of_ink(picture: Pixels) -> Pixels:
@@ -68,53 +162,23 @@ def colour_of_ink(picture: Pixels) -> Pixels:
     return np.asarray((channel - lowest).clip(0, 255), np.uint8)
 
 
-def dark_on_light(channel: Pixels) -> Pixels:
-    """Turn the picture into its negative where ink is the lighter of the two.
-
-    Ink covers less than paper does, so the differences from the surroundings
-    are skewed towards it; and most of a picture's border is paper.
-    """
-    step = max(1, max(channel.shape) // 128)
-    values = channel[::step, ::step].astype(np.float32)
-    near = values - box_mean(values[..., None], max(3, max(values.shape) // 5))[..., 0]
-    spread = float(np.sqrt((near**2).mean())) + 1e-3
-    skewness = float((near**3).mean()) / spread**3
-    border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-    inward = (float(values.mean()) - float(np.median(border))) / (float(values.std()) + 1e-3)
-    ink_is_light = skewness + min(max(inward, -1.0), 1.0) > 0
-    return 255 - channel if ink_is_light else channel
-
-
-def rise_above_paper(grey: Pixels) -> tuple[Field, float]:
-    """How far each pixel is darker than the paper under it, in levels as if all paper were lit alike.
+def rise_above_paper(channel: Pixels, view: View) -> tuple[Field, float]:
+    """How far each pixel is from the paper under it, in levels as if all paper were lit alike.
 
     Returns:
         float32 of shape (height, width), at least 0, and the standard deviation of its noise.
     """
-    level = even_paper(grey)
-    if level is not None:
-        return (level - grey.astype(np.float32)).clip(0), 0.0
-    if min(grey.shape) >= SMOOTHED_SIDE:
-        grey = box_mean(grey.astype(np.float32)[..., None], 1)[..., 0].round().astype(np.uint8)
-    paper = closing(grey, max(3, round(WIDEST_STROKE * max(grey.shape))))
+    grey = 255 - channel if view.light_ink else channel
+    paper = closing(grey, max(3, round(view.widest * max(grey.shape))))
     rise = paper.astype(np.float32) - grey
-    # Ink reflects a share of the light: in half the light its contrast is half.
-    brightness = paper.astype(np.float32) + 16
-    rise *= (float(np.median(brightness)) / brightness).clip(0.5, 3)
+    if not view.light_ink:
+        # Ink reflects a share of the light: in half the light its contrast is half.
+        brightness = paper.astype(np.float32) + 16
+        rise *= (float(np.median(brightness)) / brightness).clip(0.5, 3)
     # A closing lies above noisy paper by as much as the noise reaches.
     sixteenth, offset = np.quantile(rise, [0.16, 0.5])
     noise = float(offset - sixteenth)
     return (rise - offset).clip(0), noise
-
-
-def even_paper(grey: Pixels) -> float | None:
-    """The level of paper that is the same almost everywhere, as in drawings made on a screen; None of a photo."""
-    counts = np.bincount(grey.reshape(-1), minlength=256)
-    level = int(counts.argmax())
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    if counts[level] < 0.5 * grey.size or (border == level).mean() < 0.5:
-        return None
-    return float(level)
 
 
 def closing(grey: Pixels, side: int) -> Pixels:
