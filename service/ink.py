@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.parts import Parts, find_parts
+from service.parts import find_parts
 from service.rules import without_rules
 
 Pixels = npt.NDArray[np.uint8]
 Field = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
 # Contrast, out of 255, below which a picture holds no ink worth enlarging.
 FAINTEST_INK = 10
@@ -30,6 +31,10 @@ ABOVE_NOISE = 5.0
 WIDEST_STROKES = (0.08, 0.2, 0.4)
 # Pixels a side of the reduced picture in which the ways to look at it are compared.
 GLANCE_SIDE = 170
+# Pixels a side among which the colour of the ink is looked for.
+COLOUR_SIDE = 100
+# Shadows and glare change more softly at their edges than this share of their contrast from pixel to pixel.
+BLURRED = 0.3
 # Light ink on dark paper is rarer, and the gaps between dark strokes look like it.
 LIGHT_INK = 0.6
 # In pictures this small light does not change, and a stroke may be a third of them wide.
@@ -53,23 +58,24 @@ def find_ink(picture: Pixels) -> Field | None:
         rise, noise = rise_above_paper(channel, view)
     else:
         return None
-    faintest = faintest_ink(noise)
+    faintest = faintest_ink(rise, noise)
     return find_digit(without_rules(rise, faintest), faintest, noise)
 
 
-def faintest_ink(noise: float) -> float:
+def faintest_ink(rise: Field, noise: float) -> float:
     """Contrast from which on something is ink, on paper with this standard deviation of its noise."""
+    if noise == 0 and float(rise.max()) >= FAINTEST_INK:
+        return 0.15 * float(rise.max())
     return max(FAINTEST_INK, ABOVE_NOISE * noise)
 
 
 def even_paper(channel: Pixels) -> float | None:
     """The level of paper that is the same everywhere, as in drawings and very small pictures; None in a photo."""
     border = np.concatenate([channel[0], channel[-1], channel[:, 0], channel[:, -1]])
+    level = int(np.bincount(border).argmax())
     if max(channel.shape) <= THUMBNAIL_SIDE:
-        return float(np.median(border))
-    counts = np.bincount(channel.reshape(-1), minlength=256)
-    level = int(counts.argmax())
-    is_even = counts[level] >= 0.5 * channel.size and (border == level).mean() >= 0.5
+        return float(level if (border == level).mean() >= 0.3 else np.median(border))
+    is_even = (channel == level).mean() >= 0.5 and (border == level).mean() >= 0.5
     return float(level) if is_even else None
 
 
@@ -103,13 +109,13 @@ def best_view(channel: Pixels) -> View | None:
         for light_ink in (False, True):
             view = View(light_ink, widest)
             rise, noise = rise_above_paper(glance, view)
-            score = digit_likeness(rise, faintest_ink(noise)) * (LIGHT_INK if light_ink else 1.0)
+            score = digit_likeness(rise, faintest_ink(rise, noise), widest) * (LIGHT_INK if light_ink else 1.0)
             if score > most:
                 best, most = view, score
     return best
 
 
-def digit_likeness(rise: Field, faintest: float) -> float:
+def digit_likeness(rise: Field, faintest: float, widest: float) -> float:
     """How much of a digit is there: the length of its outline, weighted by how sharp it is and how dark."""
     parts = find_parts(rise, faintest)
     if not parts.any_ink():
@@ -118,7 +124,7 @@ def digit_likeness(rise: Field, faintest: float) -> float:
     (top, left), (bottom, right) = parts.box[numbers, :2].min(0), parts.box[numbers, 2:].max(0)
     around = slice(max(top - 1, 0), bottom + 1), slice(max(left - 1, 0), right + 1)
     mask, near = parts.mask_of(numbers)[around], rise[around]
-    strong = float(np.quantile(near[mask], 0.9))
+    strong = strength(near, mask)
     near = (2 * near / strong - 0.5).clip(0, 1)
     down, across = np.diff(near, axis=0)[:, :-1], np.diff(near, axis=1)[:-1]
     touched = mask[:-1, :-1] | mask[1:, :-1] | mask[:-1, 1:]
@@ -127,7 +133,10 @@ def digit_likeness(rise: Field, faintest: float) -> float:
     width = 2 * float(near[mask].sum()) / outline
     slim = min(max((0.35 - width / max(bottom - top, right - left)) / 0.2, 0.03), 1.0)
     bordering = top == 0 or left == 0 or bottom == rise.shape[0] or right == rise.shape[1]
-    return sharp**2 / outline * strong * slim * (0.3 if bordering else 1.0)
+    if sharp / outline < BLURRED:
+        return 0.0
+    whole = min(max((0.9 - width / (widest * max(rise.shape))) / 0.4, 0.1), 1.0)
+    return sharp**2 / outline * strong * slim * whole * (0.3 if bordering else 1.0)
 
 
 def reduce(channel: Pixels, side: int) -> Pixels:
@@ -150,16 +159,16 @@ def colour_of_ink(picture: Pixels) -> Pixels:
         return picture
     if np.array_equal(picture[..., 0], picture[..., 1]) and np.array_equal(picture[..., 0], picture[..., 2]):
         return picture[..., 0]
-    coarse = picture[:: max(1, len(picture) // 200), :: max(1, picture.shape[1] // 200)].astype(np.float32)
-    detail = coarse - box_mean(coarse, max(2, max(coarse.shape) // 8))
+    step = -(-max(picture.shape) // COLOUR_SIDE)
+    coarse = picture[::step, ::step].astype(np.float32)
+    detail = (coarse - box_mean(coarse, max(2, max(coarse.shape) // 8))).reshape(-1, 3)
     # The strongest differences are strokes; the many weak ones are noise.
-    strength = (detail**2).sum(-1)
+    strength = (detail**2).sum(1)
     chosen = detail[strength >= np.quantile(strength, 0.9)]
-    direction = np.linalg.eigh(chosen.T @ chosen)[1][:, -1]
-    direction *= np.sign(direction.sum()) or 1.0
-    channel = picture.astype(np.float32) @ (direction / np.sqrt(3)).astype(np.float32)
-    lowest = min(float(channel.min()), 0.0)
-    return np.asarray((channel - lowest).clip(0, 255), np.uint8)
+    direction = np.linalg.eigh(chosen.T @ chosen)[1][:, -1] / np.sqrt(3)
+    red, green, blue = (direction * (np.sign(direction.sum()) or 1.0)).astype(np.float32)
+    channel = picture[..., 0] * red + picture[..., 1] * green + picture[..., 2] * blue
+    return np.asarray((channel - min(float(channel.min()), 0.0)).clip(0, 255), np.uint8)
 
 
 def rise_above_paper(channel: Pixels, view: View) -> tuple[Field, float]:
@@ -176,7 +185,7 @@ def rise_above_paper(channel: Pixels, view: View) -> tuple[Field, float]:
         brightness = paper.astype(np.float32) + 16
         rise *= (float(np.median(brightness)) / brightness).clip(0.5, 3)
     # A closing lies above noisy paper by as much as the noise reaches.
-    sixteenth, offset = np.quantile(rise, [0.16, 0.5])
+    sixteenth, offset = np.quantile(rise[::2, ::2], [0.16, 0.5])
     noise = float(offset - sixteenth)
     return (rise - offset).clip(0), noise
 
@@ -219,16 +228,17 @@ def find_digit(rise: Field, faintest: float, noise: float) -> Field | None:
     parts = find_parts(rise, faintest)
     if not parts.any_ink():
         return None
+    mask = parts.mask_of(parts.digit())
+    strong = strength(rise, mask)
     # What is much fainter than the digit's ink is smudge, shadow or show-through.
-    strong = strength(parts)
     if (threshold := 0.35 * strong) > faintest:
         parts = find_parts(rise, threshold)
-        strong = strength(parts)
+        mask = parts.mask_of(parts.digit())
+        strong = strength(rise, mask)
     floor = min(3 * noise, strong / 2)
-    ink = ((rise - floor) / (strong - floor)).clip(0, 1)
-    return np.asarray(ink * parts.mask_of(parts.digit()), np.float32)
+    return np.where(mask, ((rise - floor) / (strong - floor)).clip(0, 1), np.float32(0))
 
 
-def strength(parts: Parts) -> float:
-    """Contrast of the digit's ink: what a tenth of its pixels exceed."""
-    return parts.quantile(parts.digit(), 0.9)
+def strength(rise: Field, mask: Mask) -> float:
+    """Contrast of the ink under a mask: what a tenth of its pixels exceed."""
+    return float(np.quantile(rise[mask], 0.9))

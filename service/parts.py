@@ -20,6 +20,8 @@ Mask = npt.NDArray[np.bool_]
 MOST_PARTS = 64
 # A part that touches the picture's border counts as this much of one that does not.
 AT_BORDER = 0.15
+# So does one that lies wholly within this share of the picture along its border: holes and edges of paper.
+AT_MARGIN = 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,11 @@ class Parts:
         height, width = self.rise.shape
         largest = np.argsort(-self.weight, kind="stable")[:MOST_PARTS]
         box = self.box[largest]
+        margin = AT_MARGIN * max(height, width)
         at_border = (box[:, :2] == 0).any(1) | (box[:, 2] == height) | (box[:, 3] == width)
+        at_margin = (box[:, 2:] < margin).any(1) | (box[:, 0] > height - margin) | (box[:, 1] > width - margin)
         middle = (box[:, :2] + box[:, 2:]) / 2 / (height, width) - 0.5
-        score = self.weight[largest] * np.where(at_border, AT_BORDER, 1.0) * (1 - np.hypot(*middle.T))
+        score = self.weight[largest] * np.where(at_border | at_margin, AT_BORDER, 1.0) * (1 - np.hypot(*middle.T))
         extent = (box[:, 2:] - box[:, :2]).max(1)
         # Long things at the border are the edge of the page or the table, a finger or a neighbour cut off.
         main = int(score.argmax())
@@ -112,17 +116,20 @@ class Parts:
                 return np.sort(largest[chosen])
             chosen |= belongs
 
-    def quantile(self, numbers: Indices, share: float) -> float:
-        """Contrast that this share of the pixels of some parts stay below."""
-        return float(np.quantile(self.rise[self.mask_of(numbers)], share))
-
     def mask_of(self, numbers: Indices) -> Mask:
         """Where some of the parts are: bool (height, width)."""
-        chosen = np.isin(self.label, numbers)
-        edges = np.zeros((self.rise.shape[0], self.rise.shape[1] + 1), np.int8)
-        edges[self.runs.row[chosen], self.runs.start[chosen]] = 1
-        edges[self.runs.row[chosen], self.runs.end[chosen]] = -1
-        return np.asarray(edges.cumsum(1)[:, :-1] > 0)
+        wanted = np.zeros(len(self.weight), bool)
+        wanted[numbers] = True
+        chosen = wanted[self.label]
+        return paint(Runs(self.runs.row[chosen], self.runs.start[chosen], self.runs.end[chosen]), self.rise.shape)
+
+
+def paint(runs: Runs, shape: tuple[int, ...]) -> Mask:
+    """The mask that has these runs."""
+    edges = np.zeros((shape[0], shape[1] + 1), np.int8)
+    edges[runs.row, runs.start] = 1
+    edges[runs.row, runs.end] = -1
+    return np.asarray(edges.cumsum(1, dtype=np.int8)[:, :-1].view(bool))
 
 
 def find_parts(rise: Field, threshold: float) -> Parts:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from service.parts import find_runs
+from service.parts import Runs, find_runs, paint
 
 Field = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -41,7 +41,7 @@ def without_rules(rise: Field, faintest: float) -> Field:
     if min(rise.shape) < SMALLEST_SIDE:
         return rise
     rise = _without_level_rules(rise, faintest)
-    return _without_level_rules(np.ascontiguousarray(rise.T), faintest).T
+    return np.ascontiguousarray(_without_level_rules(np.ascontiguousarray(rise.T), faintest).T)
 
 
 def _without_level_rules(rise: Field, faintest: float) -> Field:
@@ -59,10 +59,7 @@ def _without_level_rules(rise: Field, faintest: float) -> Field:
     if thickness > max(2, WIDEST * max(rise.shape)):
         return rise
     thin = on_line & (length <= 1.6 * thickness + 1)
-    edges = np.zeros((mask.shape[1], mask.shape[0] + 1), np.int8)
-    edges[across.row[thin], across.start[thin]] = 1
-    edges[across.row[thin], across.end[thin]] = -1
-    rule = edges.cumsum(1)[:, :-1].T > 0
+    rule = paint(Runs(across.row[thin], across.start[thin], across.end[thin]), mask.T.shape).T
     if count_lines(rule) < FEWEST:
         return rise
     # What is far darker than the lines is a stroke along one.
