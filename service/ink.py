@@ -33,10 +33,12 @@ WIDEST_STROKES = (0.08, 0.2, 0.4)
 GLANCE_SIDE = 170
 # Pixels a side among which the colour of the ink is looked for.
 COLOUR_SIDE = 100
-# Shadows and glare change more softly at their edges than this share of their contrast from pixel to pixel.
-BLURRED = 0.3
-# Light ink on dark paper is rarer, and the gaps between dark strokes look like it.
-LIGHT_INK = 0.6
+# Light ink on dark paper is rarer.
+LIGHT_INK = 0.8
+# Share of the smoothness that wider strokes would bring which is enough for narrower ones.
+NEARLY_SMOOTHEST = 0.85
+# Shadows and glare need more than this share of the picture to change from paper to full contrast.
+WIDEST_EDGE = 0.05
 # In pictures this small light does not change, and a stroke may be a third of them wide.
 THUMBNAIL_SIDE = 48
 
@@ -54,10 +56,8 @@ def find_ink(picture: Pixels) -> Field | None:
     level = even_paper(channel)
     if level is not None:
         rise, noise = rise_above_level(channel, level)
-    elif (view := best_view(channel)) is not None:
-        rise, noise = rise_above_paper(channel, view)
     else:
-        return None
+        rise, noise = rise_above_paper(channel, best_view(channel))
     faintest = faintest_ink(rise, noise)
     return find_digit(without_rules(rise, faintest), faintest, noise)
 
@@ -101,42 +101,33 @@ class View:
     widest: float
 
 
-def best_view(channel: Pixels) -> View | None:
-    """Which polarity and which width of strokes show the best digit, judged by a reduced picture; None without any."""
+def best_view(channel: Pixels) -> View:
+    """Which polarity leaves the smoothest paper, and the narrowest stroke that does nearly so, by a reduced picture.
+
+    Paper with its strokes taken away has no sharp edges left; paper from
+    which only the gaps between the strokes were taken still has them.
+    """
     glance = reduce(channel, GLANCE_SIDE)
-    best, most = None, 0.0
-    for widest in WIDEST_STROKES:
-        for light_ink in (False, True):
-            view = View(light_ink, widest)
-            rise, noise = rise_above_paper(glance, view)
-            score = digit_likeness(rise, faintest_ink(rise, noise), widest) * (LIGHT_INK if light_ink else 1.0)
-            if score > most:
-                best, most = view, score
-    return best
+    side = max(glance.shape)
+    smoothness = {}
+    for light_ink in (False, True):
+        grey = 255 - glance if light_ink else glance
+        rough = roughness(grey)
+        for widest in WIDEST_STROKES:
+            smoother = rough - roughness(closing(grey, max(3, round(widest * side))))
+            smoothness[View(light_ink, widest)] = smoother * (LIGHT_INK if light_ink else 1.0)
+    best = max(smoothness, key=lambda view: smoothness[view])
+    enough = NEARLY_SMOOTHEST * smoothness[best]
+    return next(view for view in smoothness if view.light_ink == best.light_ink and smoothness[view] >= enough)
 
 
-def digit_likeness(rise: Field, faintest: float, widest: float) -> float:
-    """How much of a digit is there: the length of its outline, weighted by how sharp it is and how dark."""
-    parts = find_parts(rise, faintest)
-    if not parts.any_ink():
-        return 0.0
-    numbers = parts.digit()
-    (top, left), (bottom, right) = parts.box[numbers, :2].min(0), parts.box[numbers, 2:].max(0)
-    around = slice(max(top - 1, 0), bottom + 1), slice(max(left - 1, 0), right + 1)
-    mask, near = parts.mask_of(numbers)[around], rise[around]
-    strong = strength(near, mask)
-    near = (2 * near / strong - 0.5).clip(0, 1)
-    down, across = np.diff(near, axis=0)[:, :-1], np.diff(near, axis=1)[:-1]
-    touched = mask[:-1, :-1] | mask[1:, :-1] | mask[:-1, 1:]
-    squared = (down**2 + across**2)[touched]
-    outline, sharp = float(np.sqrt(squared).sum()) + 1e-6, float(squared.sum())
-    width = 2 * float(near[mask].sum()) / outline
-    slim = min(max((0.35 - width / max(bottom - top, right - left)) / 0.2, 0.03), 1.0)
-    bordering = top == 0 or left == 0 or bottom == rise.shape[0] or right == rise.shape[1]
-    if sharp / outline < BLURRED:
-        return 0.0
-    whole = min(max((0.9 - width / (widest * max(rise.shape))) / 0.4, 0.1), 1.0)
-    return sharp**2 / outline * strong * slim * whole * (0.3 if bordering else 1.0)
+def roughness(grey: Pixels) -> float:
+    """Sum of the squared differences between neighbours, which counts sharp edges; more in the middle."""
+    values = grey.astype(np.float32)
+    rows, columns = (np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in grey.shape)
+    weight = (np.outer(rows, columns) + 0.01).astype(np.float32)
+    down, across = np.diff(values, axis=0) ** 2, np.diff(values, axis=1) ** 2
+    return float((down * weight[:-1]).sum() + (across * weight[:, :-1]).sum())
 
 
 def reduce(channel: Pixels, side: int) -> Pixels:
@@ -236,7 +227,17 @@ def find_digit(rise: Field, faintest: float, noise: float) -> Field | None:
         mask = parts.mask_of(parts.digit())
         strong = strength(rise, mask)
     floor = min(3 * noise, strong / 2)
-    return np.where(mask, ((rise - floor) / (strong - floor)).clip(0, 1), np.float32(0))
+    ink = ((rise - floor) / (strong - floor)).clip(0, 1)
+    if edge_width(ink, mask) > max(WIDEST_EDGE * max(rise.shape), 2):
+        return None
+    return np.where(mask, ink, np.float32(0))
+
+
+def edge_width(ink: Field, mask: Mask) -> float:
+    """Pixels that the ink needs to rise from 0 to 1 at the edges of what is under a mask."""
+    down, across = np.diff(ink, axis=0)[:, :-1], np.diff(ink, axis=1)[:-1]
+    squared = (down**2 + across**2)[mask[:-1, :-1]]
+    return float(np.sqrt(squared).sum() / max(float(squared.sum()), 1e-6))
 
 
 def strength(rise: Field, mask: Mask) -> float:
