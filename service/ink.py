@@ -29,6 +29,8 @@ FAINTEST_INK = 10
 ABOVE_NOISE = 5.0
 # Strokes are narrower than one of these shares of the picture; what is wider belongs to the paper and its light.
 WIDEST_STROKES = (0.08, 0.2, 0.4)
+# Differences between neighbours from which on a picture is smoothed.
+GRAINY = 4
 # Pixels a side of the reduced picture in which the ways to look at it are compared.
 GLANCE_SIDE = 170
 # Pixels a side among which the colour of the ink is looked for.
@@ -39,6 +41,10 @@ LIGHT_INK = 0.8
 NEARLY_SMOOTHEST = 0.85
 # Shadows and glare need more than this share of the picture to change from paper to full contrast.
 WIDEST_EDGE = 0.05
+# A digit in a photo is at least this share of it.
+SMALLEST_DIGIT = 0.02
+# Ink is this much above the faintest that could be told from noise.
+CLEARLY = 1.5
 # In pictures this small light does not change, and a stroke may be a third of them wide.
 THUMBNAIL_SIDE = 48
 
@@ -57,9 +63,11 @@ def find_ink(picture: Pixels) -> Field | None:
     if level is not None:
         rise, noise = rise_above_level(channel, level)
     else:
+        channel = without_grain(channel)
         rise, noise = rise_above_paper(channel, best_view(channel))
     faintest = faintest_ink(rise, noise)
-    return find_digit(without_rules(rise, faintest), faintest, noise)
+    ink = find_digit(without_rules(rise, faintest), faintest, noise)
+    return ink if ink is not None and (level is not None or is_drawn(ink)) else None
 
 
 def faintest_ink(rise: Field, noise: float) -> float:
@@ -67,77 +75,6 @@ def faintest_ink(rise: Field, noise: float) -> float:
     if noise == 0 and float(rise.max()) >= FAINTEST_INK:
         return 0.15 * float(rise.max())
     return max(FAINTEST_INK, ABOVE_NOISE * noise)
-
-
-def even_paper(channel: Pixels) -> float | None:
-    """The level of paper that is the same everywhere, as in drawings and very small pictures; None in a photo."""
-    border = np.concatenate([channel[0], channel[-1], channel[:, 0], channel[:, -1]])
-    level = int(np.bincount(border).argmax())
-    if max(channel.shape) <= THUMBNAIL_SIDE:
-        return float(level if (border == level).mean() >= 0.3 else np.median(border))
-    is_even = (channel == level).mean() >= 0.5 and (border == level).mean() >= 0.5
-    return float(level) if is_even else None
-
-
-def rise_above_level(channel: Pixels, level: float) -> tuple[Field, float]:
-    """How far each pixel is from paper of one level, on the side of it where the ink is, and the paper's noise."""
-    difference = channel.astype(np.float32) - level
-    lighter, darker = difference.clip(0), (-difference).clip(0)
-    ink, noise = (lighter, darker) if (lighter**2).sum() > (darker**2).sum() else (darker, lighter)
-    # The side away from the ink shows the noise alone.
-    return ink, float(np.sqrt((noise[noise > 0] ** 2).mean())) if noise.any() else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A way to look at a picture.
-
-    Attributes:
-        light_ink: Ink is lighter than the paper.
-        widest: Width of the widest stroke, as a share of the picture's longer side; infinite where paper is even.
-    """
-
-    light_ink: bool
-    widest: float
-
-
-def best_view(channel: Pixels) -> View:
-    """Which polarity leaves the smoothest paper, and the narrowest stroke that does nearly so, by a reduced picture.
-
-    Paper with its strokes taken away has no sharp edges left; paper from
-    which only the gaps between the strokes were taken still has them.
-    """
-    glance = reduce(channel, GLANCE_SIDE)
-    side = max(glance.shape)
-    smoothness = {}
-    for light_ink in (False, True):
-        grey = 255 - glance if light_ink else glance
-        rough = roughness(grey)
-        for widest in WIDEST_STROKES:
-            smoother = rough - roughness(closing(grey, max(3, round(widest * side))))
-            smoothness[View(light_ink, widest)] = smoother * (LIGHT_INK if light_ink else 1.0)
-    best = max(smoothness, key=lambda view: smoothness[view])
-    enough = NEARLY_SMOOTHEST * smoothness[best]
-    return next(view for view in smoothness if view.light_ink == best.light_ink and smoothness[view] >= enough)
-
-
-def roughness(grey: Pixels) -> float:
-    """Sum of the squared differences between neighbours, which counts sharp edges; more in the middle."""
-    values = grey.astype(np.float32)
-    rows, columns = (np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in grey.shape)
-    weight = (np.outer(rows, columns) + 0.01).astype(np.float32)
-    down, across = np.diff(values, axis=0) ** 2, np.diff(values, axis=1) ** 2
-    return float((down * weight[:-1]).sum() + (across * weight[:, :-1]).sum())
-
-
-def reduce(channel: Pixels, side: int) -> Pixels:
-    """Average whole squares of pixels so that the longer side has at most `side`."""
-    step = -(-max(channel.shape) // side)
-    height, width = channel.shape[0] // step, channel.shape[1] // step
-    if step == 1 or not height or not width:
-        return channel
-    blocks = channel[: height * step, : width * step].reshape(height, step, width, step)
-    return np.asarray(blocks.mean((1, 3), dtype=np.float32).round(), np.uint8)
 
 
 def colour_of_ink(picture: Pixels) -> Pixels:
@@ -160,6 +97,85 @@ def colour_of_ink(picture: Pixels) -> Pixels:
     red, green, blue = (direction * (np.sign(direction.sum()) or 1.0)).astype(np.float32)
     channel = picture[..., 0] * red + picture[..., 1] * green + picture[..., 2] * blue
     return np.asarray((channel - min(float(channel.min()), 0.0)).clip(0, 255), np.uint8)
+
+
+def even_paper(channel: Pixels) -> float | None:
+    """The level of paper that is the same everywhere, as in drawings and very small pictures; None in a photo."""
+    border = np.concatenate([channel[0], channel[-1], channel[:, 0], channel[:, -1]])
+    level = int(np.bincount(border).argmax())
+    if max(channel.shape) <= THUMBNAIL_SIDE:
+        return float(level if (border == level).mean() >= 0.3 else np.median(border))
+    is_even = (channel == level).mean() >= 0.5 and (border == level).mean() >= 0.5
+    return float(level) if is_even else None
+
+
+def rise_above_level(channel: Pixels, level: float) -> tuple[Field, float]:
+    """How far each pixel is from paper of one level, on the side of it where the ink is, and the paper's noise."""
+    difference = channel.astype(np.float32) - level
+    lighter, darker = difference.clip(0), (-difference).clip(0)
+    ink, noise = (lighter, darker) if (lighter**2).sum() > (darker**2).sum() else (darker, lighter)
+    # The side away from the ink shows the noise alone.
+    return ink, float(np.sqrt((noise[noise > 0] ** 2).mean())) if noise.any() else 0.0
+
+
+def without_grain(channel: Pixels) -> Pixels:
+    """Smooth a grainy picture; one with little grain stays as it is, hairlines and all."""
+    # The median of the differences of neighbours is 0.95 standard deviations of their noise: strokes are few.
+    if float(np.median(np.abs(np.diff(channel[::2].astype(np.int16), axis=1)))) < GRAINY:
+        return channel
+    return np.asarray(box_mean(channel[..., None].astype(np.float32), 1)[..., 0].round(), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A way to look at a picture.
+
+    Attributes:
+        light_ink: Ink is lighter than the paper.
+        widest: Width of the widest stroke, as a share of the picture's longer side; infinite where paper is even.
+    """
+
+    light_ink: bool
+    widest: float
+
+
+def best_view(channel: Pixels) -> View:
+    """Which polarity leaves the smoothest paper, and the narrowest stroke that does nearly so, by a reduced picture.
+
+    Paper with its strokes taken away has no sharp edges left; paper from
+    which only the gaps between the strokes were taken still has them.
+    """
+    glance = shrink(channel, GLANCE_SIDE)
+    side = max(glance.shape)
+    smoothness = {}
+    for light_ink in (False, True):
+        grey = 255 - glance if light_ink else glance
+        rough = roughness(grey)
+        for widest in WIDEST_STROKES:
+            smoother = rough - roughness(closing(grey, max(3, round(widest * side))))
+            smoothness[View(light_ink, widest)] = smoother * (LIGHT_INK if light_ink else 1.0)
+    best = max(smoothness, key=lambda view: smoothness[view])
+    enough = NEARLY_SMOOTHEST * smoothness[best]
+    return next(view for view in smoothness if view.light_ink == best.light_ink and smoothness[view] >= enough)
+
+
+def roughness(grey: Pixels) -> float:
+    """Sum of the squared differences between neighbours, which counts sharp edges; more in the middle."""
+    values = grey.astype(np.float32)
+    rows, columns = (np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in grey.shape)
+    weight = (np.outer(rows, columns) + 0.01).astype(np.float32)
+    down, across = np.diff(values, axis=0) ** 2, np.diff(values, axis=1) ** 2
+    return float((down * weight[:-1]).sum() + (across * weight[:, :-1]).sum())
+
+
+def shrink(values: Any, side: int) -> Any:
+    """Average whole squares of pixels so that the longer side has at most `side`; of the same type."""
+    step = -(-max(values.shape) // side)
+    height, width = values.shape[0] // step, values.shape[1] // step
+    if step == 1 or not height or not width:
+        return values
+    blocks = values[: height * step, : width * step].reshape(height, step, width, step)
+    return blocks.mean((1, 3), dtype=np.float32).astype(values.dtype)
 
 
 def rise_above_paper(channel: Pixels, view: View) -> tuple[Field, float]:
@@ -226,18 +242,22 @@ def find_digit(rise: Field, faintest: float, noise: float) -> Field | None:
         parts = find_parts(rise, threshold)
         mask = parts.mask_of(parts.digit())
         strong = strength(rise, mask)
+    elif strong < CLEARLY * faintest and noise:
+        return None
     floor = min(3 * noise, strong / 2)
     ink = ((rise - floor) / (strong - floor)).clip(0, 1)
-    if edge_width(ink, mask) > max(WIDEST_EDGE * max(rise.shape), 2):
-        return None
     return np.where(mask, ink, np.float32(0))
 
 
-def edge_width(ink: Field, mask: Mask) -> float:
-    """Pixels that the ink needs to rise from 0 to 1 at the edges of what is under a mask."""
-    down, across = np.diff(ink, axis=0)[:, :-1], np.diff(ink, axis=1)[:-1]
-    squared = (down**2 + across**2)[mask[:-1, :-1]]
-    return float(np.sqrt(squared).sum() / max(float(squared.sum()), 1e-6))
+def is_drawn(ink: Field) -> bool:
+    """Whether the ink has the size and the sharp edges of strokes; shadows, glare and grain lack one of the two."""
+    small = shrink(ink, GLANCE_SIDE)
+    down, across = np.diff(small, axis=0)[:, :-1], np.diff(small, axis=1)[:-1]
+    squared = down**2 + across**2
+    edge = float(np.sqrt(squared).sum() / max(float(squared.sum()), 1e-6))
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    extent = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    return extent >= SMALLEST_DIGIT * max(ink.shape) and edge <= WIDEST_EDGE * max(small.shape)
 
 
 def strength(rise: Field, mask: Mask) -> float:
