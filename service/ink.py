@@ -24,7 +24,7 @@ Field = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 # Contrast, out of 255, below which a picture holds no ink worth enlarging.
-FAINTEST_INK = 10
+FAINTEST_INK = 7
 # Standard deviations of the paper's noise that ink has to rise above.
 ABOVE_NOISE = 5.0
 # Strokes are narrower than one of these shares of the picture; what is wider belongs to the paper and its light.
@@ -146,17 +146,17 @@ def best_view(channel: Pixels) -> View:
     which only the gaps between the strokes were taken still has them.
     """
     glance = shrink(channel, GLANCE_SIDE)
-    side = max(glance.shape)
-    smoothness = {}
-    for light_ink in (False, True):
-        grey = 255 - glance if light_ink else glance
-        rough = roughness(grey)
-        for widest in WIDEST_STROKES:
-            smoother = rough - roughness(closing(grey, max(3, round(widest * side))))
-            smoothness[View(light_ink, widest)] = smoother * (LIGHT_INK if light_ink else 1.0)
-    best = max(smoothness, key=lambda view: smoothness[view])
-    enough = NEARLY_SMOOTHEST * smoothness[best]
-    return next(view for view in smoothness if view.light_ink == best.light_ink and smoothness[view] >= enough)
+    dark, light = _smoothness(glance), _smoothness(255 - glance)
+    light_ink = LIGHT_INK * sum(light) > sum(dark)
+    gained = light if light_ink else dark
+    enough = NEARLY_SMOOTHEST * max(gained)
+    return View(light_ink, next(widest for widest, gain in zip(WIDEST_STROKES, gained, strict=True) if gain >= enough))
+
+
+def _smoothness(grey: Pixels) -> list[float]:
+    """How much smoother a picture becomes without dark strokes, for each of `WIDEST_STROKES`."""
+    rough = roughness(grey)
+    return [rough - roughness(closing(grey, max(3, round(widest * max(grey.shape))))) for widest in WIDEST_STROKES]
 
 
 def roughness(grey: Pixels) -> float:
