@@ -18,13 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from service.batching import Batcher, Outcome
+from service.convention import SIDE
 from service.errors import DeadlinePassed, InvalidImage, InvalidRequest, NotReady, QueueFull
-from service.images import FAINTEST_INK, SIDE, ImageReader
+from service.images import ImageReader
 from service.repository import Model
 
 PIXELS = SIDE * SIDE
 # With less than half of the probability, the best guess is more likely wrong than right.
 AMBIGUOUS_BELOW = 0.5
+# Contrast, out of 255, below which 28x28 pixels hold no ink.
+FAINTEST_INK = 24
 
 
 class Format(enum.Enum):

@@ -1,0 +1,265 @@
+"""A picture -> how much ink is where: the paper, its light, its rules and whatever else lies on it taken away.
+
+The way: `colour_of_ink` makes one channel of three, `dark_on_light` settles
+which of the two is ink, `rise_above_paper` takes the paper away, and
+`find_digit` leaves of what remains the one digit, or the several that are
+there. Paper is what a grey closing (dilation, then erosion; Serra, "Image
+Analysis and Mathematical Morphology", 1982) leaves of a picture: strokes
+vanish in it and shadows, table edges and glare stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service.parts import find_parts
+from service.rules import without_rules
+
+Pixels = npt.NDArray[np.uint8]
+Field = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+# Contrast, out of 255, below which a picture holds no ink worth enlarging.
+FAINTEST_INK = 7
+# Standard deviations of the paper's noise that ink has to rise above.
+ABOVE_NOISE = 5.0
+# Strokes are narrower than one of these shares of the picture; what is wider belongs to the paper and its light.
+WIDEST_STROKES = (0.08, 0.2, 0.4)
+# Differences between neighbours from which on a picture is smoothed.
+GRAINY = 4
+# Pixels a side of the reduced picture in which the ways to look at it are compared.
+GLANCE_SIDE = 170
+# Pixels a side among which the colour of the ink is looked for.
+COLOUR_SIDE = 100
+# Light ink on dark paper is rarer.
+LIGHT_INK = 0.8
+# Share of the smoothness that wider strokes would bring which is enough for narrower ones.
+NEARLY_SMOOTHEST = 0.85
+# Shadows and glare need more than this share of the picture to change from paper to full contrast.
+WIDEST_EDGE = 0.05
+# A digit in a photo is at least this share of it.
+SMALLEST_DIGIT = 0.02
+# Ink is this much above the faintest that could be told from noise.
+CLEARLY = 1.5
+# In pictures this small light does not change, and a stroke may be a third of them wide.
+THUMBNAIL_SIDE = 48
+
+
+def find_ink(picture: Pixels) -> Field | None:
+    """How much of each pixel is ink of the digit.
+
+    Args:
+        picture: uint8 of shape (height, width) or (height, width, 3).
+
+    Returns:
+        float32 of shape (height, width), 0 paper to 1 ink; None when the picture shows no ink.
+    """
+    channel = colour_of_ink(picture)
+    level = even_paper(channel)
+    if level is not None:
+        rise, noise = rise_above_level(channel, level)
+    else:
+        channel = without_grain(channel)
+        rise, noise = rise_above_paper(channel, best_view(channel))
+    faintest = faintest_ink(rise, noise)
+    ink = find_digit(without_rules(rise, faintest), faintest, noise)
+    return ink if ink is not None and (level is not None or is_drawn(ink)) else None
+
+
+def faintest_ink(rise: Field, noise: float) -> float:
+    """Contrast from which on something is ink, on paper with this standard deviation of its noise."""
+    if noise == 0 and float(rise.max()) >= FAINTEST_INK:
+        return 0.15 * float(rise.max())
+    return max(FAINTEST_INK, ABOVE_NOISE * noise)
+
+
+def colour_of_ink(picture: Pixels) -> Pixels:
+    """One channel in which ink and paper differ most, whatever the colours of the two.
+
+    It is the first principal component of the differences between each pixel
+    and its surroundings, since light changes slowly and strokes do not.
+    """
+    if picture.ndim == 2:
+        return picture
+    if np.array_equal(picture[..., 0], picture[..., 1]) and np.array_equal(picture[..., 0], picture[..., 2]):
+        return picture[..., 0]
+    step = -(-max(picture.shape) // COLOUR_SIDE)
+    coarse = picture[::step, ::step].astype(np.float32)
+    detail = (coarse - box_mean(coarse, max(2, max(coarse.shape) // 8))).reshape(-1, 3)
+    # The strongest differences are strokes; the many weak ones are noise.
+    strength = (detail**2).sum(1)
+    chosen = detail[strength >= np.quantile(strength, 0.9)]
+    direction = np.linalg.eigh(chosen.T @ chosen)[1][:, -1] / np.sqrt(3)
+    red, green, blue = (direction * (np.sign(direction.sum()) or 1.0)).astype(np.float32)
+    channel = picture[..., 0] * red + picture[..., 1] * green + picture[..., 2] * blue
+    return np.asarray((channel - min(float(channel.min()), 0.0)).clip(0, 255), np.uint8)
+
+
+def even_paper(channel: Pixels) -> float | None:
+    """The level of paper that is the same everywhere, as in drawings and very small pictures; None in a photo."""
+    border = np.concatenate([channel[0], channel[-1], channel[:, 0], channel[:, -1]])
+    level = int(np.bincount(border).argmax())
+    if max(channel.shape) <= THUMBNAIL_SIDE:
+        return float(level if (border == level).mean() >= 0.3 else np.median(border))
+    is_even = (channel == level).mean() >= 0.5 and (border == level).mean() >= 0.5
+    return float(level) if is_even else None
+
+
+def rise_above_level(channel: Pixels, level: float) -> tuple[Field, float]:
+    """How far each pixel is from paper of one level, on the side of it where the ink is, and the paper's noise."""
+    difference = channel.astype(np.float32) - level
+    lighter, darker = difference.clip(0), (-difference).clip(0)
+    ink, noise = (lighter, darker) if (lighter**2).sum() > (darker**2).sum() else (darker, lighter)
+    # The side away from the ink shows the noise alone.
+    return ink, float(np.sqrt((noise[noise > 0] ** 2).mean())) if noise.any() else 0.0
+
+
+def without_grain(channel: Pixels) -> Pixels:
+    """Smooth a grainy picture; one with little grain stays as it is, hairlines and all."""
+    # The median of the differences of neighbours is 0.95 standard deviations of their noise: strokes are few.
+    if float(np.median(np.abs(np.diff(channel[::2].astype(np.int16), axis=1)))) < GRAINY:
+        return channel
+    return np.asarray(box_mean(channel[..., None].astype(np.float32), 1)[..., 0].round(), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A way to look at a picture.
+
+    Attributes:
+        light_ink: Ink is lighter than the paper.
+        widest: Width of the widest stroke, as a share of the picture's longer side; infinite where paper is even.
+    """
+
+    light_ink: bool
+    widest: float
+
+
+def best_view(channel: Pixels) -> View:
+    """Which polarity leaves the smoothest paper, and the narrowest stroke that does nearly so, by a reduced picture.
+
+    Paper with its strokes taken away has no sharp edges left; paper from
+    which only the gaps between the strokes were taken still has them.
+    """
+    glance = shrink(channel, GLANCE_SIDE)
+    dark, light = _smoothness(glance), _smoothness(255 - glance)
+    light_ink = LIGHT_INK * sum(light) > sum(dark)
+    gained = light if light_ink else dark
+    enough = NEARLY_SMOOTHEST * max(gained)
+    return View(light_ink, next(widest for widest, gain in zip(WIDEST_STROKES, gained, strict=True) if gain >= enough))
+
+
+def _smoothness(grey: Pixels) -> list[float]:
+    """How much smoother a picture becomes without dark strokes, for each of `WIDEST_STROKES`."""
+    rough = roughness(grey)
+    return [rough - roughness(closing(grey, max(3, round(widest * max(grey.shape))))) for widest in WIDEST_STROKES]
+
+
+def roughness(grey: Pixels) -> float:
+    """Sum of the squared differences between neighbours, which counts sharp edges; more in the middle."""
+    values = grey.astype(np.float32)
+    rows, columns = (np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in grey.shape)
+    weight = (np.outer(rows, columns) + 0.01).astype(np.float32)
+    down, across = np.diff(values, axis=0) ** 2, np.diff(values, axis=1) ** 2
+    return float((down * weight[:-1]).sum() + (across * weight[:, :-1]).sum())
+
+
+def shrink(values: Any, side: int) -> Any:
+    """Average whole squares of pixels so that the longer side has at most `side`; of the same type."""
+    step = -(-max(values.shape) // side)
+    height, width = values.shape[0] // step, values.shape[1] // step
+    if step == 1 or not height or not width:
+        return values
+    blocks = values[: height * step, : width * step].reshape(height, step, width, step)
+    return blocks.mean((1, 3), dtype=np.float32).astype(values.dtype)
+
+
+def rise_above_paper(channel: Pixels, view: View) -> tuple[Field, float]:
+    """How far each pixel is from the paper under it, in levels as if all paper were lit alike.
+
+    Returns:
+        float32 of shape (height, width), at least 0, and the standard deviation of its noise.
+    """
+    grey = 255 - channel if view.light_ink else channel
+    paper = closing(grey, max(3, round(view.widest * max(grey.shape))))
+    rise = paper.astype(np.float32) - grey
+    if not view.light_ink:
+        # Ink reflects a share of the light: in half the light its contrast is half.
+        brightness = paper.astype(np.float32) + 16
+        rise *= (float(np.median(brightness)) / brightness).clip(0.5, 3)
+    # A closing lies above noisy paper by as much as the noise reaches.
+    sixteenth, offset = np.quantile(rise[::2, ::2], [0.16, 0.5])
+    noise = float(offset - sixteenth)
+    return (rise - offset).clip(0), noise
+
+
+def closing(grey: Pixels, side: int) -> Pixels:
+    """Grey closing with a square: dark things in which the square finds no room take the level around them."""
+    before, after = side // 2, side - 1 - side // 2
+    widened = np.pad(grey, side, mode="edge")
+    for operation in (np.maximum, np.minimum):
+        for axis in (0, 1):
+            widened = _over_window(operation, widened, side, axis)
+    # Each of the two passes shortened the picture by side - 1 at its end.
+    start = side - before - after
+    return widened[start : start + grey.shape[0], start : start + grey.shape[1]]
+
+
+def _over_window(operation: Any, values: Pixels, side: int, axis: int) -> Pixels:
+    """Maximum or minimum over each window of `side`, by doubling: log2(side) passes over the picture."""
+    values = np.moveaxis(values, axis, 0)
+    reach = 1
+    while reach < side:
+        shift = min(reach, side - reach)
+        values = operation(values[:-shift], values[shift:])
+        reach += shift
+    return np.moveaxis(values, 0, axis)
+
+
+def box_mean(values: Field, radius: int) -> Field:
+    """Mean over the square of 2 radius + 1 around each pixel of (height, width, channels), edges repeated."""
+    for axis in (0, 1):
+        moved = np.moveaxis(values, axis, 0)
+        sums = np.pad(moved, [(radius + 1, radius), (0, 0), (0, 0)], mode="edge").cumsum(0, dtype=np.float64)
+        width = 2 * radius + 1
+        values = np.moveaxis(((sums[width:] - sums[:-width]) / width).astype(np.float32), 0, axis)
+    return values
+
+
+def find_digit(rise: Field, faintest: float, noise: float) -> Field | None:
+    """Keep of the ink what belongs to the digit, and scale it to 0 to 1."""
+    parts = find_parts(rise, faintest)
+    if not parts.any_ink():
+        return None
+    mask = parts.mask_of(parts.digit())
+    strong = strength(rise, mask)
+    # What is much fainter than the digit's ink is smudge, shadow or show-through.
+    if (threshold := 0.35 * strong) > faintest:
+        parts = find_parts(rise, threshold)
+        mask = parts.mask_of(parts.digit())
+        strong = strength(rise, mask)
+    elif strong < CLEARLY * faintest and noise:
+        return None
+    floor = min(3 * noise, strong / 2)
+    ink = ((rise - floor) / (strong - floor)).clip(0, 1)
+    return np.where(mask, ink, np.float32(0))
+
+
+def is_drawn(ink: Field) -> bool:
+    """Whether the ink has the size and the sharp edges of strokes; shadows, glare and grain lack one of the two."""
+    small = shrink(ink, GLANCE_SIDE)
+    down, across = np.diff(small, axis=0)[:, :-1], np.diff(small, axis=1)[:-1]
+    squared = down**2 + across**2
+    edge = float(np.sqrt(squared).sum() / max(float(squared.sum()), 1e-6))
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    extent = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    return extent >= SMALLEST_DIGIT * max(ink.shape) and edge <= WIDEST_EDGE * max(small.shape)
+
+
+def strength(rise: Field, mask: Mask) -> float:
+    """Contrast of the ink under a mask: what a tenth of its pixels exceed."""
+    return float(np.quantile(rise[mask], 0.9))

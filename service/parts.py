@@ -1,0 +1,150 @@
+"""Connected parts of the ink, and which of them are the digit.
+
+Labelling works on runs (horizontal stretches of ink) instead of pixels
+(He, Chao, Suzuki, "A run-based two-scan labeling algorithm", 2008): a picture
+has few of them, and numpy handles them all at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Field = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+# Of the parts, only the largest are looked at.
+MOST_PARTS = 64
+# A part that touches the picture's border counts as this much of one that does not.
+AT_BORDER = 0.15
+# So does one that lies wholly within this share of the picture along its border: holes and edges of paper.
+AT_MARGIN = 0.08
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Horizontal stretches of ink, in reading order: pixels `start` to `end` - 1 of `row`."""
+
+    row: Indices
+    start: Indices
+    end: Indices
+
+
+def find_runs(mask: Mask) -> Runs:
+    """The runs of a mask of shape (height, width)."""
+    height, width = mask.shape
+    padded = np.zeros((height, width + 1), np.int8)
+    padded[:, :width] = mask
+    edges = np.diff(padded.reshape(-1), prepend=0)
+    starts, ends = np.flatnonzero(edges > 0), np.flatnonzero(edges < 0)
+    row = starts // (width + 1)
+    return Runs(row, starts - row * (width + 1), ends - row * (width + 1))
+
+
+def label_runs(runs: Runs, width: int) -> Indices:
+    """Number the connected parts: 0, 1, ... for each run; runs that touch, also by a corner, get the same."""
+    above, below = _touching(runs, width)
+    label = np.arange(len(runs.row))
+    while True:
+        lower = np.minimum(label[above], label[below])
+        np.minimum.at(label, label[above], lower)
+        np.minimum.at(label, label[below], lower)
+        while not np.array_equal(label, follow := label[label]):
+            label = follow
+        if np.array_equal(label[above], label[below]):
+            return np.asarray(np.unique(label, return_inverse=True)[1], np.int64)
+
+
+def _touching(runs: Runs, width: int) -> tuple[Indices, Indices]:
+    """Pairs of runs, each with one of the next row that it touches."""
+    stride = width + 2
+    first = np.searchsorted(runs.row * stride + runs.end, (runs.row + 1) * stride + runs.start, "left")
+    last = np.searchsorted(runs.row * stride + runs.start, (runs.row + 1) * stride + runs.end, "right")
+    count = np.maximum(last - first, 0)
+    above = np.repeat(np.arange(len(runs.row)), count)
+    below = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count) + np.repeat(first, count)
+    return above, below
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a picture's ink above a threshold.
+
+    Attributes:
+        rise: float32 (height, width), the contrast they were found in.
+        runs: All runs of ink.
+        label: Part of each run.
+        weight: Sum of the contrast of each part.
+        box: int64 (parts, 4): top, left, bottom, right of each part, the last two exclusive.
+    """
+
+    rise: Field
+    runs: Runs
+    label: Indices
+    weight: npt.NDArray[np.float64]
+    box: Indices
+
+    def any_ink(self) -> bool:
+        """Whether there is any part."""
+        return len(self.weight) > 0
+
+    def digit(self) -> Indices:
+        """Numbers of the parts that make up the digit: the main one, those as large, and those close to it."""
+        height, width = self.rise.shape
+        largest = np.argsort(-self.weight, kind="stable")[:MOST_PARTS]
+        box = self.box[largest]
+        margin = AT_MARGIN * max(height, width)
+        at_border = (box[:, :2] == 0).any(1) | (box[:, 2] == height) | (box[:, 3] == width)
+        at_margin = (box[:, 2:] < margin).any(1) | (box[:, 0] > height - margin) | (box[:, 1] > width - margin)
+        middle = (box[:, :2] + box[:, 2:]) / 2 / (height, width) - 0.5
+        score = self.weight[largest] * np.where(at_border | at_margin, AT_BORDER, 1.0) * (1 - np.hypot(*middle.T))
+        extent = (box[:, 2:] - box[:, :2]).max(1)
+        # Long things at the border are the edge of the page or the table, a finger or a neighbour cut off.
+        main = int(score.argmax())
+        chosen = np.zeros(len(largest), bool)
+        chosen[main] = True
+        while True:
+            whole = np.concatenate([box[chosen, :2].min(0), box[chosen, 2:].max(0)])
+            size = (whole[2:] - whole[:2]).max()
+            gap = np.hypot(*np.maximum(0, np.maximum(box[:, :2] - whole[2:], whole[:2] - box[:, 2:])).T)
+            belongs = extent >= size * np.minimum(0.12 + 1.2 * gap / size, 0.5)
+            belongs &= ~at_border | at_border[main]
+            if not (belongs & ~chosen).any():
+                return np.sort(largest[chosen])
+            chosen |= belongs
+
+    def mask_of(self, numbers: Indices) -> Mask:
+        """Where some of the parts are: bool (height, width)."""
+        wanted = np.zeros(len(self.weight), bool)
+        wanted[numbers] = True
+        chosen = wanted[self.label]
+        return paint(Runs(self.runs.row[chosen], self.runs.start[chosen], self.runs.end[chosen]), self.rise.shape)
+
+
+def paint(runs: Runs, shape: tuple[int, ...]) -> Mask:
+    """The mask that has these runs."""
+    edges = np.zeros((shape[0], shape[1] + 1), np.int8)
+    edges[runs.row, runs.start] = 1
+    edges[runs.row, runs.end] = -1
+    return np.asarray(edges.cumsum(1, dtype=np.int8)[:, :-1].view(bool))
+
+
+def find_parts(rise: Field, threshold: float) -> Parts:
+    """The connected parts of what rises above a threshold."""
+    mask = rise > threshold
+    runs = find_runs(mask)
+    label = label_runs(runs, mask.shape[1])
+    count = int(label.max()) + 1 if len(label) else 0
+    sums = np.zeros((mask.shape[0], mask.shape[1] + 1))
+    np.cumsum(rise, 1, dtype=np.float64, out=sums[:, 1:])
+    weight = np.bincount(label, sums[runs.row, runs.end] - sums[runs.row, runs.start], count)
+    box = np.empty((count, 4), np.int64)
+    box[:, :2], box[:, 2:] = max(mask.shape), 0
+    np.minimum.at(box[:, 0], label, runs.row)
+    np.minimum.at(box[:, 1], label, runs.start)
+    np.maximum.at(box[:, 2], label, runs.row + 1)
+    np.maximum.at(box[:, 3], label, runs.end)
+    return Parts(rise, runs, label, weight, box)

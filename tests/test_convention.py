@@ -1,0 +1,67 @@
+"""Ink becomes 28x28 as MNIST has it: 20 pixels long, centred, with strokes of a healthy width."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from service.convention import centre_of_mass, follows_convention, stroke_width, to_convention
+from tests.mnist_files import read_images
+from tests.pictures import Pixels
+
+
+@pytest.mark.parametrize("part", ["train", "t10k"])
+def test_every_mnist_image_follows_the_convention(mnist: Path, part: str) -> None:
+    assert all(follows_convention(image) for image in read_images(mnist, part))
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 3), (28, 27), (1, 1), (8, 8)])
+def test_other_shapes_do_not(shape: tuple[int, ...]) -> None:
+    assert not follows_convention(np.full(shape, 255, np.uint8))
+
+
+def test_what_is_moved_or_faint_or_full_does_not(digits: tuple[Pixels, Pixels]) -> None:
+    digit = digits[0][0]
+    assert follows_convention(digit)
+    for other in (np.roll(digit, 2, 0), digit // 2, 255 - digit, np.full((28, 28), 255, np.uint8)):
+        assert not follows_convention(other)
+
+
+def test_ink_in_the_convention_is_hardly_changed(digits: tuple[Pixels, Pixels]) -> None:
+    for digit in digits[0][:50]:
+        seen = to_convention(digit.astype(np.float32) / 255)
+        assert follows_convention(seen)
+        assert np.abs(seen.astype(float) - digit).mean() < 12
+
+
+@pytest.mark.parametrize("pen", [1, 2, 5, 10, 30, 60])
+@pytest.mark.parametrize("side", [40, 300])
+def test_strokes_of_any_pen_become_alike(pen: int, side: int) -> None:
+    if pen > side / 4:
+        pytest.skip("no pen draws a ring wider than the ring")
+    page = Image.new("L", (side, side))
+    ImageDraw.Draw(page).ellipse([2, 2, side - 3, side - 3], outline=255, width=pen)
+    seen = to_convention(np.asarray(page, np.float32) / 255)
+    assert 1.6 < stroke_width(seen.astype(np.float32) / 255) < 3.8
+    rows, columns = np.nonzero(seen > 20)
+    assert 19 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
+    assert seen[13:15, 13:15].max() < 60, "the hole is filled"
+    assert seen.max() == 255
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 3)])
+def test_any_shape_fits(shape: tuple[int, int]) -> None:
+    seen = to_convention(np.ones(shape, np.float32))
+    assert seen.shape == (28, 28) and seen.dtype == np.uint8 and seen.max() == 255
+    assert all(13 <= place <= 15 for place in centre_of_mass(seen))
+
+
+def test_stroke_width_is_the_width_of_a_bar_however_it_lies() -> None:
+    straight = np.zeros((60, 60), np.float32)
+    straight[10:50, 20:25] = 1
+    turned = np.asarray(Image.fromarray(straight).rotate(30, Image.Resampling.BICUBIC))
+    assert stroke_width(straight) == pytest.approx(4.5, abs=0.3)
+    assert stroke_width(turned) == pytest.approx(4.5, abs=0.5)

@@ -1,0 +1,172 @@
+"""Photographs, drawings and scans of digits are read as what they show, and blank paper as blank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image, ImageDraw
+
+from service.images import ImageReader
+from service.ink import best_view, closing, colour_of_ink, even_paper, find_ink, rise_above_paper
+from tests.conftest import REPOSITORY
+from tests.photographs import Scene, photograph
+from tests.pictures import Pixels, encode, on_paper
+
+READER = ImageReader(max_bytes=1 << 22, max_pixels=1 << 24)
+Digits = tuple[Pixels, Pixels]
+COUNT = 40
+
+SCENES = {
+    "plain": Scene(),
+    "strong gradient": Scene(darkest=0.15),
+    "hard shadow": Scene(shadow=0.5),
+    "glare": Scene(glare=90, ink=(30, 30, 30), paper=(190, 190, 185)),
+    "thin pen": Scene(stroke=195, digit_side=260, place=(20, 70)),
+    "marker": Scene(stroke=60),
+    "fills the picture": Scene(digit_side=330, place=(-15, 30), stroke=70),
+    "pencil": Scene(ink=(165, 165, 165), grain=2),
+    "small in the corner": Scene(digit_side=70, place=(4, 320)),
+    "squared paper": Scene(rules=25),
+    "on a table": Scene(table=40, digit_side=140, place=(70, 120)),
+    "grain": Scene(grain=25),
+    "out of focus": Scene(blur=4),
+    "red on equally bright green": Scene(paper=(60, 140, 70), ink=(216, 60, 60), darkest=0.8),
+    "blue on yellow": Scene(paper=(250, 225, 80), ink=(40, 60, 170)),
+    "chalk": Scene(paper=(50, 65, 58), ink=(215, 215, 210)),
+}
+
+
+@pytest.fixture(scope="module")
+def read_digits() -> Callable[[list[bytes]], list[int]]:
+    """Files -> what the released model takes them for."""
+    session = onnxruntime.InferenceSession(str(REPOSITORY / "models/digits/1/model.onnx"))
+
+    def read(files: list[bytes]) -> list[int]:
+        images = np.stack([READER.read(file) for file in files])[:, None]
+        return [int(digit) for digit in session.run(["probabilities"], {"image": images})[0].argmax(1)]
+
+    return read
+
+
+def share_right(read: Callable[[list[bytes]], list[int]], files: list[bytes], digits: Digits) -> float:
+    return float((np.array(read(files)) == digits[1][: len(files)]).mean())
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_photographs_are_read(read_digits: Callable[[list[bytes]], list[int]], digits: Digits, name: str) -> None:
+    files = [
+        encode(photograph(digit, SCENES[name], seed), "JPEG", quality=85)
+        for seed, digit in enumerate(digits[0][:COUNT])
+    ]
+    assert share_right(read_digits, files, digits) >= 0.9
+
+
+@pytest.mark.parametrize("scene", [*SCENES.values()], ids=[*SCENES])
+def test_nothing_is_made_up_on_blank_paper(scene: Scene) -> None:
+    if scene.table or scene.shadow < 1 or scene.glare:
+        scene = Scene(paper=scene.paper, grain=scene.grain)
+    for seed in range(5):
+        assert READER.read(encode(photograph(None, scene, seed), "JPEG", quality=80)).max() == 0
+
+
+def canvas(digit: Pixels, colour: tuple[int, int, int], side: int = 200) -> bytes:
+    """A drawing with ink in one colour and nothing but transparency around it."""
+    drawing = np.zeros((side, side, 4), np.uint8)
+    drawing[..., 3] = np.asarray(Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC))
+    drawing[drawing[..., 3] > 0, :3] = colour
+    return encode(drawing)
+
+
+def one_pixel_wide(digit: Pixels) -> bytes:
+    """Only the middle of each row's strokes, joined: a drawing in 28x28 with the thinnest pen there is."""
+    ink = np.pad(digit > 120, 1)
+    inner = ink[1:-1, 1:-1] & ink[:-2, 1:-1] & ink[2:, 1:-1] & ink[1:-1, :-2] & ink[1:-1, 2:]
+    return encode(np.where(inner if inner.sum() > 15 else ink[1:-1, 1:-1], 0, 255).astype(np.uint8))
+
+
+def eight_by_eight(digit: Pixels, brightest: int) -> bytes:
+    """8x8 pixels of 17 grey levels, the digit as high as they are."""
+    tight = Image.fromarray(digit[4:24, 4:24]).resize((8, 8), Image.Resampling.BOX)
+    return encode((np.asarray(tight, np.float32) / 255 * 16).round().astype(np.uint8) * (brightest // 16))
+
+
+def with_specks(digit: Pixels) -> bytes:
+    page = np.asarray(on_paper(digit, scale=8, margin=40)).copy()
+    page[4:9, 6:11], page[-9:-5, -14:-9], page[10:13, -20:-16], page[-8:-5, 5:8] = 0, 0, 40, 90
+    return encode(page)
+
+
+DRAWINGS: dict[str, Callable[[Pixels], bytes]] = {
+    "black on nothing": lambda digit: canvas(digit, (0, 0, 0)),
+    "white on nothing": lambda digit: canvas(digit, (255, 255, 255)),
+    "green on nothing": lambda digit: canvas(digit, (40, 200, 90)),
+    "28x28, thinnest pen": one_pixel_wide,
+    "8x8, levels to 240": lambda digit: eight_by_eight(digit, 240),
+    "8x8, levels to 16": lambda digit: eight_by_eight(digit, 16),
+    "specks": with_specks,
+    "huge": lambda digit: encode(on_paper(digit, scale=100)),
+    "moved to the border": lambda digit: encode(255 - np.roll(digit, (-4, 3), (0, 1))),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_drawings_are_read(read_digits: Callable[[list[bytes]], list[int]], digits: Digits, name: str) -> None:
+    count = 10 if name == "huge" else COUNT
+    files = [DRAWINGS[name](digit) for digit in digits[0][:count]]
+    assert share_right(read_digits, files, digits) >= 0.85
+
+
+def test_a_digit_is_read_the_same_every_time(digits: Digits) -> None:
+    file = encode(photograph(digits[0][3], SCENES["squared paper"]), "JPEG")
+    assert np.array_equal(READER.read(file), READER.read(file))
+
+
+def test_ink_as_bright_as_the_paper_is_told_by_its_colour() -> None:
+    page = Image.new("RGB", (200, 200), (60, 140, 70))
+    ImageDraw.Draw(page).line([(60, 40), (60, 160)], (216, 60, 60), 10)
+    assert np.ptp(np.asarray(page.convert("L"))) < 5
+    channel = colour_of_ink(np.asarray(page))
+    assert abs(int(channel[100, 60]) - int(channel[100, 150])) > 60
+
+
+def test_even_paper_is_told_from_a_photo(digits: Digits) -> None:
+    assert even_paper(np.asarray(on_paper(digits[0][0], paper=230))) == 230
+    assert even_paper(np.asarray(photograph(digits[0][0], Scene()).convert("L"))) is None
+
+
+@pytest.mark.parametrize("name", ["plain", "chalk", "fills the picture", "on a table"])
+def test_polarity(digits: Digits, name: str) -> None:
+    for digit in digits[0][:10]:
+        view = best_view(colour_of_ink(np.asarray(photograph(digit, SCENES[name]))))
+        assert view.light_ink == (name == "chalk")
+
+
+def test_paper_is_lifted_off_alike_in_light_and_shadow(digits: Digits) -> None:
+    page = np.asarray(photograph(digits[0][0], Scene(shadow=0.5, darkest=1, grain=0)).convert("L"))
+    rise, noise = rise_above_paper(page, best_view(page))
+    assert noise < 2
+    # The digit lies across the shadow's edge, the paper on both sides of it.
+    assert np.quantile(rise[:, :60], 0.99) < 10 and np.quantile(rise[:, -60:], 0.99) < 10
+
+
+def test_closing_fills_what_is_narrower_than_its_square_and_keeps_edges() -> None:
+    page = np.full((60, 80), 200, np.uint8)
+    page[:, 50:] = 90
+    with_stroke = page.copy()
+    with_stroke[10:50, 20:26] = 10
+    assert np.array_equal(closing(with_stroke, 9), page)
+    assert np.array_equal(closing(with_stroke, 5), with_stroke)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2048), (2048, 1), (2, 3), (28, 28, 3), (1, 1, 3), (3, 700, 3)])
+@pytest.mark.parametrize("kind", ["zeros", "white", "noise"])
+def test_odd_pictures_do_no_harm(shape: tuple[int, ...], kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    picture = {"zeros": np.zeros(shape, np.uint8), "white": np.full(shape, 255, np.uint8), "noise": noise}[kind]
+    ink = find_ink(picture)
+    assert READER.read(encode(picture)).shape == (28, 28)
+    assert ink is None or (ink.shape == shape[:2] and 0 <= ink.min() and ink.max() <= 1)
+    assert kind == "noise" or ink is None

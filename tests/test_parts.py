@@ -1,0 +1,59 @@
+"""Connected parts are found as they are, and the right ones are the digit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from service.parts import find_parts, find_runs, label_runs, paint
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 40), width=st.integers(1, 40), share=st.floats(0, 1))
+def test_labels_are_those_of_scipy(seed: int, height: int, width: int, share: float) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    runs = find_runs(mask)
+    label = label_runs(runs, width)
+    expected, count = ndimage.label(mask, np.ones((3, 3)))
+    assert np.array_equal(paint(runs, mask.shape), mask)
+    assert len(set(label)) == count
+    assert len(set(zip(label.tolist(), expected[runs.row, runs.start].tolist(), strict=True))) == count
+
+
+def field(*bars: tuple[int, int, int, int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    page = np.zeros((100, 100), np.float32)
+    for top, left, bottom, right in bars:
+        page[top:bottom, left:right] = 100
+    return page
+
+
+@pytest.mark.parametrize(
+    ("bars", "kept"),
+    [
+        ([(20, 40, 80, 50)], 1),
+        # a 4 in two parts, and the bar of a 5 beside its belly
+        ([(20, 40, 55, 45), (20, 52, 80, 58)], 2),
+        ([(30, 40, 80, 50), (22, 53, 28, 75)], 2),
+        # specks, near and far
+        ([(20, 40, 80, 50), (40, 58, 44, 62), (85, 85, 88, 88), (5, 5, 9, 9)], 1),
+        # two digits side by side stay two
+        ([(20, 20, 80, 30), (20, 60, 80, 70)], 2),
+        # the edge of a table is none
+        ([(30, 40, 80, 50), (0, 97, 100, 100)], 1),
+        # what touches the border is a digit where there is nothing else
+        ([(0, 40, 80, 50), (90, 90, 93, 93)], 1),
+    ],
+)
+def test_which_parts_are_the_digit(bars: list[tuple[int, int, int, int]], kept: int) -> None:
+    parts = find_parts(field(*bars), 50)
+    chosen = parts.digit()
+    assert len(parts.weight) == len(bars) and len(chosen) == kept
+    mask = parts.mask_of(chosen)
+    assert all(mask[top, left] for top, left, _, _ in bars[:kept])
+
+
+def test_a_page_without_ink_has_no_parts() -> None:
+    assert not find_parts(field(), 50).any_ink()
