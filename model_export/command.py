@@ -12,13 +12,13 @@ from typing import TypeAlias
 
 import torch
 
-from model_export.asking import ServiceError
 from model_export.checkpoint import CheckpointError, load_checkpoint, write_atomically
 from model_export.data import DataError, load_test_images, load_training_images
-from model_export.evaluate_command import add_evaluate
 from model_export.export import VERSION, export
+from model_export.judging.asking import ServiceError
+from model_export.judging.command import add_evaluate
 from model_export.publish import publish
-from model_export.report import add_report
+from model_export.report.command import add_report
 from model_export.train import TrainingOptions, train
 from model_export.verify import MNIST_BOUNDS, RefusedError, verify
 

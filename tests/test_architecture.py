@@ -91,15 +91,21 @@ def test_each_large_library_has_its_room() -> None:
             assert path.stem in ONLY_IN[library], f"{path.name} imports {library}"
 
 
-def reached_from(module: str) -> set[str]:
-    """Names of the modules of model_export that one of them imports, directly or through others; itself included."""
-    known = {path.stem for path in modules("model_export")}
+def files_by_name(package: str) -> dict[str, Path]:
+    """The modules of a package by their dotted names: "model_export.judging.pictures"."""
+    return {".".join(path.relative_to(REPOSITORY).with_suffix("").parts): path for path in modules(package)}
+
+
+def reached_from(module: str) -> dict[str, Path]:
+    """The modules of model_export that one of them imports, directly or through others; itself included."""
+    known = files_by_name("model_export")
     reached, waiting = set(), {module}
     while waiting:
         reached.add(current := waiting.pop())
-        names = [name.split(".") for name in imports(REPOSITORY / "model_export" / f"{current}.py")]
-        waiting |= {part for name in names if name[0] == "model_export" for part in name[1:] if part in known} - reached
-    return reached
+        # What is imported may be a module or something in one.
+        names = {known_name for name in imports(known[current]) for known_name in (name, name.rpartition(".")[0])}
+        waiting |= (names & known.keys()) - reached
+    return {name: known[name] for name in reached}
 
 
 def mentioned(tree: ast.AST) -> set[str]:
@@ -122,20 +128,20 @@ def mentioned(tree: ast.AST) -> set[str]:
 def test_what_shapes_a_model_reads_nothing_that_judges_it() -> None:
     """Neither MNIST's test images nor load_digits, the synthetic pictures or the non-digits are within its reach."""
     judges = {"load_test_images", "load_digits", "sklearn"}
-    folder = REPOSITORY / "model_export"
-    shaping, judging = reached_from("train"), reached_from("evaluate")
-    assert not shaping & {"pictures", "picture_files", "paper", "shapes", "non_digits", "digit_sets", "evaluate"}
-    for module in shaping:
-        assert not mentioned(ast.parse((folder / f"{module}.py").read_text())) & judges, module
+    shaping, judging = reached_from("model_export.train"), reached_from("model_export.judging.evaluate")
+    assert "model_export.scribbles" in shaping
+    assert not [name for name in shaping if name.startswith(("model_export.judging", "model_export.report"))]
+    for name, path in shaping.items():
+        assert not mentioned(ast.parse(path.read_text())) & judges, name
     step = next(
         node
-        for node in ast.parse((folder / "command.py").read_text()).body
+        for node in ast.parse((REPOSITORY / "model_export" / "command.py").read_text()).body
         if isinstance(node, ast.FunctionDef) and node.name == "_train"
     )
     assert not mentioned(step) & judges
     # The same look finds all of them where they are allowed.
-    assert {"pictures", "non_digits", "digit_sets"} <= judging
-    assert judges <= set().union(*(mentioned(ast.parse((folder / f"{module}.py").read_text())) for module in judging))
+    assert {f"model_export.judging.{name}" for name in ("pictures", "non_digits", "digit_sets")} <= judging.keys()
+    assert judges <= set().union(*(mentioned(ast.parse(path.read_text())) for path in judging.values()))
 
 
 @pytest.mark.parametrize("package", ["service", "model_export"])

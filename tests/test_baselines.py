@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from model_export.baselines import (
+from model_export.data import DataError
+from model_export.network import build_network, describe, fold_batch_norm
+from model_export.report.baselines import (
     METHODS,
     Baselines,
     Hog,
@@ -19,8 +21,6 @@ from model_export.baselines import (
     read_baselines,
     to_json,
 )
-from model_export.data import DataError
-from model_export.network import build_network, describe, fold_batch_norm
 from tests.training import small_set
 
 TRAINING, TEST = small_set("train"), small_set("t10k", 100)

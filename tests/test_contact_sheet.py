@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_export.asking import Answer, Sample
-from model_export.contact_sheet import COLUMNS, TILE, UNDERLAY, caption, contact_sheet, thumbnail
-from model_export.judged import Evaluation, SetResult
-from model_export.pictures import CATEGORIES
+from model_export.judging.asking import Answer, Sample
+from model_export.judging.contact_sheet import COLUMNS, TILE, UNDERLAY, caption, contact_sheet, thumbnail
+from model_export.judging.judged import Evaluation, SetResult
+from model_export.judging.pictures import CATEGORIES
 from tests.pictures import encode
 from tests.training import small_set
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from sklearn import datasets
 
-from model_export import digit_sets
 from model_export.data import DataError
+from model_export.judging import digit_sets
 from tests.training import small_set
 
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from model_export.__main__ import main
-from model_export.asking import Sample, Service, ServiceError, batches, served
-from model_export.evaluate import EvaluationOptions, evaluate
+from model_export.judging.asking import Sample, Service, ServiceError, batches, served
+from model_export.judging.evaluate import EvaluationOptions, evaluate
 from service.settings import bundled_models
 from tests.conftest import REPOSITORY
 from tests.mnist_files import write_small_mnist
@@ -138,7 +138,7 @@ def test_a_server_that_was_started_is_stopped() -> None:
 
 def test_sigterm_stops_the_server_too() -> None:
     program = (
-        "import signal; from pathlib import Path; from model_export.asking import served\n"
+        "import signal; from pathlib import Path; from model_export.judging.asking import served\n"
         f"with served(Path({str(bundled_models())!r})) as address: print(address, flush=True); signal.pause()"
     )
     command = [sys.executable, "-c", program]

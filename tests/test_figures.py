@@ -11,7 +11,7 @@ import torch
 
 from model_export.calibrate import expected_calibration_error
 from model_export.data import DataError, LabelledImages
-from model_export.figures import Evaluation, Figures, read_evaluation
+from model_export.report.figures import Evaluation, Figures, read_evaluation
 
 LABELS = np.array([3, 3, 7, 1], np.uint8)
 TEST = LabelledImages(np.zeros((4, 28, 28), np.uint8), LABELS, sha256="0" * 64, is_mnist=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from model_export.judged import SYNTHETIC, Evaluation, KindResult, SetResult, auroc
+from model_export.judging.judged import SYNTHETIC, Evaluation, KindResult, SetResult, auroc
 
 
 def set_result(name: str = "some", group: str = SYNTHETIC, refused: int = 0) -> SetResult:

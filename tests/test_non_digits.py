@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_export.non_digits import BLANK, KINDS, NonDigit, non_digits
-from model_export.shapes import ALPHABET, LETTERS, LIKE_DIGITS, SYMBOLS, fonts, symbol
+from model_export.judging.non_digits import BLANK, KINDS, NonDigit, non_digits
+from model_export.judging.shapes import ALPHABET, LETTERS, LIKE_DIGITS, SYMBOLS, fonts, symbol
 from tests.training import small_set
 
 DIGITS = small_set("t10k", 60)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from model_export.picture_files import ORIENTATION_TAG, drawing, turned
-from model_export.pictures import CATEGORIES, MOST_PICTURES, synthetic
+from model_export.judging.picture_files import ORIENTATION_TAG, drawing, turned
+from model_export.judging.pictures import CATEGORIES, MOST_PICTURES, synthetic
 from tests.training import small_set
 
 DIGITS = small_set("t10k", 60)

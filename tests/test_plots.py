@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_export import plots
+from model_export.report import plots
 from tests.mnist_files import small_digits
 
 RANDOM = np.random.default_rng(0)

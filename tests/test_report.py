@@ -142,7 +142,7 @@ def test_baselines_are_trained_on_request_and_shown_for_their_own_network_only(
     models: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "are not measured yet: `python -m model_export report --baselines`" in card(models)
-    monkeypatch.setattr("model_export.report.EPOCHS", 1)
+    monkeypatch.setattr("model_export.report.command.EPOCHS", 1)
     assert report(models, data, "--baselines") == 0
     assert "training 6 baselines for 1 epochs each: about " in capsys.readouterr().out
     stored = models / "digits" / "1" / "card" / "baselines.json"

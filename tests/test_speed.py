@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model_export.speed import CALLS, ROUNDS, microseconds_per_image, processor
+from model_export.report.speed import CALLS, ROUNDS, microseconds_per_image, processor
 
 
 def test_the_median_is_of_so_many_rounds_of_calls() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from model_export.strokes import crop, draw, enlarge, in_convention, middle_line, place, redraw, skeleton
+from model_export.judging.strokes import crop, draw, enlarge, in_convention, middle_line, place, redraw, skeleton
 from tests.pictures import Pixels
 
 Digits = tuple[Pixels, Pixels]

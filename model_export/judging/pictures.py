@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from model_export.paper import (
+from model_export.judging.paper import (
     CHALK,
     COLOURED_INK,
     COLOURED_PAPER,
@@ -30,8 +30,8 @@ from model_export.paper import (
     sensed,
     written,
 )
-from model_export.picture_files import FILE_KINDS, as_png
-from model_export.strokes import Coverage, Pixels, draw, enlarge, place, skeleton
+from model_export.judging.picture_files import FILE_KINDS, as_png
+from model_export.judging.strokes import Coverage, Pixels, draw, enlarge, place, skeleton
 
 if TYPE_CHECKING:
     from model_export.data import LabelledImages

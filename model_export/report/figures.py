@@ -17,7 +17,7 @@ import torch
 from model_export.calibrate import CALIBRATION_BINS, expected_calibration_error
 from model_export.data import DataError, LabelledImages
 from model_export.network import CLASSES
-from model_export.speed import BATCH_SIZE, microseconds_per_image
+from model_export.report.speed import BATCH_SIZE, microseconds_per_image
 from model_export.verify import open_model, run_onnx
 
 if TYPE_CHECKING:

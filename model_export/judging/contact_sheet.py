@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from model_export.asking import Answer, Sample
-from model_export.judged import Evaluation
+from model_export.judging.asking import Answer, Sample
+from model_export.judging.judged import Evaluation
 
 TILE = 112  # pixels a side
 CAPTION = 30

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model_export.export import NAME, VERSION
-from model_export.markdown import share, table
-from model_export.speed import BATCH_SIZE, processor
+from model_export.report.markdown import share, table
+from model_export.report.speed import BATCH_SIZE, processor
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from model_export.baselines import Baselines
     from model_export.checkpoint import Facts
-    from model_export.figures import Evaluation, Figures
+    from model_export.report.baselines import Baselines
+    from model_export.report.figures import Evaluation, Figures
 
 PLOTS_FOLDER = "card"
 RAW_TEST_SET = "MNIST test, raw"

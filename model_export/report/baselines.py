@@ -22,7 +22,7 @@ from model_export.augment import distort
 from model_export.data import DataError, LabelledImages, validation_split
 from model_export.learner import predict
 from model_export.network import CLASSES, IMAGE_SIZE, build_network, describe, fold_batch_norm, to_input
-from model_export.speed import BATCH_SIZE, microseconds_per_image
+from model_export.report.speed import BATCH_SIZE, microseconds_per_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from model_export.data import LabelledImages
-from model_export.paper import Look, blank_page, clouds, photograph_of, sensed
-from model_export.picture_files import as_png
-from model_export.shapes import garment, letter, symbol
-from model_export.strokes import Coverage, Pixels, draw, in_convention
+from model_export.judging.paper import Look, blank_page, clouds, photograph_of, sensed
+from model_export.judging.picture_files import as_png
+from model_export.judging.shapes import garment, letter, symbol
+from model_export.judging.strokes import Coverage, Pixels, draw, in_convention
 
 BLANK = "blank"
 PHOTOGRAPH = Look()

@@ -11,14 +11,14 @@ import numpy as np
 import onnx
 from torch import nn
 
-from model_export import plots
-from model_export.baselines import EPOCHS, measure_baselines, read_baselines, to_json
-from model_export.card import PLOTS_FOLDER, Log, Subject, write_card
 from model_export.checkpoint import Checkpoint, CheckpointError, load_checkpoint, write_atomically
 from model_export.data import load_test_images, load_training_images
 from model_export.export import NAME, VERSION, metadata
-from model_export.figures import Evaluation, Figures, measure, read_evaluation
 from model_export.network import describe, fold_batch_norm
+from model_export.report import plots
+from model_export.report.baselines import EPOCHS, measure_baselines, read_baselines, to_json
+from model_export.report.card import PLOTS_FOLDER, Log, Subject, write_card
+from model_export.report.figures import Evaluation, Figures, measure, read_evaluation
 
 if TYPE_CHECKING:
     import argparse

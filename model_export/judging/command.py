@@ -8,11 +8,11 @@ import json
 from pathlib import Path
 from typing import TypeAlias
 
-from model_export.asking import served
 from model_export.checkpoint import write_atomically
-from model_export.contact_sheet import contact_sheet
-from model_export.digit_sets import LABEL_RULE
-from model_export.evaluate import GROUPS, EvaluationOptions, evaluate
+from model_export.judging.asking import served
+from model_export.judging.contact_sheet import contact_sheet
+from model_export.judging.digit_sets import LABEL_RULE
+from model_export.judging.evaluate import GROUPS, EvaluationOptions, evaluate
 
 Steps: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # generic in the type stubs only
 

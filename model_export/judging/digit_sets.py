@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model_export.asking import Sample
 from model_export.data import DataError, LabelledImages
-from model_export.picture_files import as_png
-from model_export.pictures import synthetic
+from model_export.judging.asking import Sample
+from model_export.judging.picture_files import as_png
+from model_export.judging.pictures import synthetic
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SINGLE_DIGIT = re.compile(r"(?<![0-9])[0-9](?![0-9])")

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model_export.asking import Answer, Sample
 from model_export.calibrate import expected_calibration_error
+from model_export.judging.asking import Answer, Sample
 
 SYNTHETIC = "synthetic"
 Floats = npt.NDArray[np.float32]

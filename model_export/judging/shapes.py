@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib import font_manager, ft2font
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from model_export.strokes import Coverage, crop
+from model_export.judging.strokes import Coverage, crop
 
 SIDE = 200
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from model_export.strokes import Coverage, Pixels, draw
+from model_export.judging.strokes import Coverage, Pixels, draw
 
 Page = npt.NDArray[np.float32]
 Range = tuple[float, float]

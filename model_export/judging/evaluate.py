@@ -17,12 +17,12 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from model_export import digit_sets
-from model_export.asking import Answer, Sample, Service
 from model_export.data import DataError, LabelledImages, load_test_images, load_training_images, validation_split
-from model_export.judged import SYNTHETIC, Evaluation, Floats, KindResult, SetResult, auroc
-from model_export.non_digits import BLANK, KINDS, non_digits
-from model_export.pictures import CATEGORIES, MOST_PICTURES
+from model_export.judging import digit_sets
+from model_export.judging.asking import Answer, Sample, Service
+from model_export.judging.judged import SYNTHETIC, Evaluation, Floats, KindResult, SetResult, auroc
+from model_export.judging.non_digits import BLANK, KINDS, non_digits
+from model_export.judging.pictures import CATEGORIES, MOST_PICTURES
 
 MNIST, LOAD_DIGITS, FOLDER, NON_DIGITS = "mnist", "load_digits", "folder", "non_digits"
 GROUPS = (MNIST, LOAD_DIGITS, SYNTHETIC, NON_DIGITS)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model_export.strokes import Pixels, draw, place
+from model_export.judging.strokes import Pixels, draw, place
 
 # The turns that EXIF's orientation tag asks for when a picture is shown, undone when it is stored.
 STORED_TURNED = {
