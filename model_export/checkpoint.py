@@ -42,7 +42,8 @@ class Facts:
         temperature: What the logits are divided by before the softmax.
         reject_threshold: A digit_score below it says "not a digit"; 99 % of the validation part lie above.
         accuracy: Share of the test set that is read rightly, 0 to 1; None until `verify` has measured it.
-        tested_on: The images that `accuracy` is about, for a human reader.
+        calibration_error: Expected calibration error on the test set, 0 to 1; likewise.
+        tested_on: The images that these two are about, for a human reader.
     """
 
     seed: int
@@ -62,6 +63,7 @@ class Facts:
     temperature: float
     reject_threshold: float
     accuracy: float | None = None
+    calibration_error: float | None = None
     tested_on: str | None = None
 
 
@@ -78,9 +80,10 @@ class Checkpoint:
         network.load_state_dict(self.weights)
         return network.eval()
 
-    def tested(self, accuracy: float, tested_on: str) -> Checkpoint:
-        """Return the same checkpoint with its accuracy, and on which images."""
-        return Checkpoint(self.weights, dataclasses.replace(self.facts, accuracy=accuracy, tested_on=tested_on))
+    def tested(self, accuracy: float, calibration_error: float, tested_on: str) -> Checkpoint:
+        """Return the same checkpoint with what was measured, and on which images."""
+        measured = {"accuracy": accuracy, "calibration_error": calibration_error, "tested_on": tested_on}
+        return Checkpoint(self.weights, dataclasses.replace(self.facts, **measured))  # type: ignore[arg-type]
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "digits"
 VERSION = "1"
+LICENCE = "Apache-2.0; taught with MNIST (Yann LeCun and Corinna Cortes, CC BY-SA 3.0)"
 OPSET, IR_VERSION = 18, 8  # old enough for every ONNX Runtime of the last years
 
 
@@ -127,8 +128,9 @@ def add_layer(graph: Graph, layer: nn.Module, value: str) -> str:
 
 
 def metadata(facts: Facts, network: str) -> dict[str, str]:
-    """Return what the file says about itself; `accuracy` and on which images only once `verify` has measured it."""
-    tested = {} if facts.accuracy is None else {"accuracy": repr(facts.accuracy), "tested_on": str(facts.tested_on)}
+    """Return what the file says about itself; what was measured on test images only once `verify` has done so."""
+    measured = ("accuracy", "calibration_error", "tested_on")
+    tested = {} if facts.accuracy is None else {name: str(getattr(facts, name)) for name in measured}
     return tested | {
         "name": NAME,
         "version": VERSION,
@@ -137,6 +139,7 @@ def metadata(facts: Facts, network: str) -> dict[str, str]:
         "validation_accuracy": repr(facts.validation_accuracy),
         "reject_threshold": repr(facts.reject_threshold),
         "temperature": repr(facts.temperature),
+        "licence": LICENCE,
         "trained_on": facts.trained_on,
         "training_data_sha256": facts.training_data_sha256,
         "seed": str(facts.seed),

@@ -40,7 +40,7 @@ def publish(checkpoint: Checkpoint, model: bytes, result: Verification, log: byt
         The path of the model.
     """
     folder = models_dir / NAME / VERSION
-    published = checkpoint.tested(result.accuracy, result.tested_on)
+    published = checkpoint.tested(result.accuracy, result.calibration_error, result.tested_on)
     content = with_facts(model, published)
     save_checkpoint(published, folder / "checkpoint.pt")
     write_atomically(folder / "training.json", log)

@@ -548,6 +548,10 @@ class GetModelResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     TRAINED_ON_FIELD_NUMBER: _builtins.int
     REJECT_THRESHOLD_FIELD_NUMBER: _builtins.int
+    TESTED_ON_FIELD_NUMBER: _builtins.int
+    CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the model, "digits"."""
     version: _builtins.str
@@ -564,6 +568,16 @@ class GetModelResponse(_message.Message):
     """The data the network was taught with."""
     reject_threshold: _builtins.float
     """Images whose digit_score is below this are "not a digit"."""
+    tested_on: _builtins.str
+    """The images that `accuracy` and `calibration_error` are about."""
+    calibration_error: _builtins.float
+    """Expected calibration error on them (15 bins): how far confidence and
+    accuracy are apart on average, 0 to 1.
+    """
+    licence: _builtins.str
+    """Of the model, and of what it was taught with."""
+    commit: _builtins.str
+    """The commit of the code that trained it."""
     @_builtins.property
     def providers_asked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """ONNX Runtime execution providers the server asked for, first choice first."""
@@ -589,10 +603,14 @@ class GetModelResponse(_message.Message):
         limits: Global___Limits | None = ...,
         trained_on: _builtins.str = ...,
         reject_threshold: _builtins.float = ...,
+        tested_on: _builtins.str = ...,
+        calibration_error: _builtins.float = ...,
+        licence: _builtins.str = ...,
+        commit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "limits", b"limits", "name", b"name", "network", b"network", "providers_asked", b"providers_asked", "providers_got", b"providers_got", "reject_threshold", b"reject_threshold", "sha256", b"sha256", "trained_on", b"trained_on", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "calibration_error", b"calibration_error", "commit", b"commit", "licence", b"licence", "limits", b"limits", "name", b"name", "network", b"network", "providers_asked", b"providers_asked", "providers_got", b"providers_got", "reject_threshold", b"reject_threshold", "sha256", b"sha256", "tested_on", b"tested_on", "trained_on", b"trained_on", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

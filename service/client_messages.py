@@ -67,10 +67,14 @@ class ModelInfo:
     version: str
     network: str
     accuracy: float
+    calibration_error: float
+    tested_on: str
+    trained_on: str
+    licence: str
+    commit: str
     sha256: str
     providers_asked: tuple[str, ...]
     providers_got: tuple[str, ...]
-    trained_on: str
     reject_threshold: float
     max_image_bytes: int
     max_image_pixels: int
@@ -191,10 +195,14 @@ def model_info(message: digits_pb2.GetModelResponse) -> ModelInfo:
         version=message.version,
         network=message.network,
         accuracy=message.accuracy,
+        calibration_error=message.calibration_error,
+        tested_on=message.tested_on,
+        trained_on=message.trained_on,
+        licence=message.licence,
+        commit=message.commit,
         sha256=message.sha256,
         providers_asked=tuple(message.providers_asked),
         providers_got=tuple(message.providers_got),
-        trained_on=message.trained_on,
         reject_threshold=message.reject_threshold,
         max_image_bytes=message.limits.max_image_bytes,
         max_image_pixels=message.limits.max_image_pixels,

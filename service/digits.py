@@ -137,6 +137,10 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
             limits=self._limits,
             trained_on=model.trained_on,
             reject_threshold=model.reject_threshold,
+            tested_on=model.tested_on,
+            calibration_error=model.calibration_error,
+            licence=model.licence,
+            commit=model.commit,
         )
 
 

@@ -43,7 +43,11 @@ class Model:
         version: A whole number, as text: the folder it was found in.
         sha256: Of the file, in hexadecimal.
         network: The network in words.
-        accuracy: Share of MNIST's test images read right, 0 to 1.
+        accuracy: Share of its test images read right, 0 to 1.
+        calibration_error: How far confidence and accuracy are apart on them, 0 to 1.
+        tested_on: The test images in words.
+        licence: Of the model and its data.
+        commit: Of the code that trained it.
         trained_on: The training data in words.
         reject_threshold: Digit scores below this are "not a digit".
         providers_asked: Execution providers wanted, first choice first.
@@ -56,6 +60,10 @@ class Model:
     sha256: str
     network: str
     accuracy: float
+    calibration_error: float
+    tested_on: str
+    licence: str
+    commit: str
     trained_on: str
     reject_threshold: float
     providers_asked: Sequence[str]
@@ -109,6 +117,10 @@ def _describe(data: bytes, version: str, session: Session) -> Model:
         sha256=hashlib.sha256(data).hexdigest(),
         network=_fact(facts, "network"),
         accuracy=_number(facts, "accuracy"),
+        calibration_error=_number(facts, "calibration_error"),
+        tested_on=_fact(facts, "tested_on"),
+        licence=_fact(facts, "licence"),
+        commit=_fact(facts, "commit"),
         trained_on=_fact(facts, "trained_on"),
         reject_threshold=_number(facts, "reject_threshold"),
         providers_asked=session.providers_asked,

@@ -206,7 +206,9 @@ def test_the_model_is_described(stub: digits_pb2_grpc.DigitClassifierStub) -> No
     assert (model.name, model.version) == ("digits", "1")
     assert model.sha256 == hashlib.sha256(file).hexdigest()
     assert "conv5x5" in model.network and "MNIST" in model.trained_on
-    assert 0.995 <= model.accuracy <= 1
+    assert 0.997 <= model.accuracy <= 1 and 0 < model.calibration_error <= 0.003
+    assert model.tested_on == "MNIST test set, 10,000 images"
+    assert "Apache-2.0" in model.licence and len(model.commit) == 40
     assert model.providers_got[0] == model.providers_asked[0] == "CPUExecutionProvider"
     assert (model.limits.max_image_bytes, model.limits.max_image_pixels) == (4 << 20, 16_000_000)
     assert (model.limits.max_batch_images, model.limits.max_message_bytes) == (1024, 8 << 20)

@@ -64,8 +64,8 @@ def test_the_metadata_says_what_the_checkpoint_knows() -> None:
 
 def test_the_accuracy_is_there_once_it_was_measured() -> None:
     assert "accuracy" not in props(export(tiny_checkpoint()))
-    found = props(export(tiny_checkpoint().tested(0.9962, "a few images")))
-    assert (found["accuracy"], found["tested_on"]) == ("0.9962", "a few images")
+    found = props(export(tiny_checkpoint().tested(0.9962, 0.003, "a few images")))
+    assert (found["accuracy"], found["calibration_error"], found["tested_on"]) == ("0.9962", "0.003", "a few images")
 
 
 def test_the_shapes_between_the_layers_are_those_of_the_network() -> None:

@@ -16,7 +16,16 @@ from service import repository
 from service.errors import ModelUnusable
 from service.repository import load_newest
 
-FACTS = {"network": "one layer", "accuracy": "0.995", "trained_on": "digits", "reject_threshold": "3.5"}
+FACTS = {
+    "network": "one layer",
+    "accuracy": "0.995",
+    "calibration_error": "0.002",
+    "tested_on": "others",
+    "licence": "free",
+    "commit": "abc",
+    "trained_on": "digits",
+    "reject_threshold": "3.5",
+}
 
 
 class FakeSession:
@@ -57,6 +66,7 @@ def test_the_facts_are_those_of_the_file(tmp_path: Path) -> None:
     model = load_newest(tmp_path, opener())
     assert (model.name, model.network, model.accuracy) == ("digits", "one layer", 0.995)
     assert (model.trained_on, model.reject_threshold) == ("digits", 3.5)
+    assert (model.calibration_error, model.tested_on, model.licence, model.commit) == (0.002, "others", "free", "abc")
     assert (model.providers_asked, model.providers_got) == (["A", "B"], ["B"])
 
 
