@@ -38,7 +38,7 @@ COLOUR_SIDE = 100
 # Light ink on dark paper is rarer.
 LIGHT_INK = 0.8
 # Share of the smoothness that wider strokes would bring which is enough for narrower ones.
-NEARLY_SMOOTHEST = 0.85
+NEARLY_SMOOTHEST = 0.94
 # Shadows and glare need more than this share of the picture to change from paper to full contrast.
 WIDEST_EDGE = 0.05
 # A digit in a photo is at least this share of it.
@@ -85,8 +85,6 @@ def colour_of_ink(picture: Pixels) -> Pixels:
     """
     if picture.ndim == 2:
         return picture
-    if np.array_equal(picture[..., 0], picture[..., 1]) and np.array_equal(picture[..., 0], picture[..., 2]):
-        return picture[..., 0]
     step = -(-max(picture.shape) // COLOUR_SIDE)
     coarse = picture[::step, ::step].astype(np.float32)
     detail = (coarse - box_mean(coarse, max(2, max(coarse.shape) // 8))).reshape(-1, 3)
@@ -121,7 +119,8 @@ def rise_above_level(channel: Pixels, level: float) -> tuple[Field, float]:
 def without_grain(channel: Pixels) -> Pixels:
     """Smooth a grainy picture; one with little grain stays as it is, hairlines and all."""
     # The median of the differences of neighbours is 0.95 standard deviations of their noise: strokes are few.
-    if float(np.median(np.abs(np.diff(channel[::2].astype(np.int16), axis=1)))) < GRAINY:
+    differences = np.abs(np.diff(channel[::2].astype(np.int16), axis=1))
+    if not differences.size or float(np.median(differences)) < GRAINY:
         return channel
     return np.asarray(box_mean(channel[..., None].astype(np.float32), 1)[..., 0].round(), np.uint8)
 
@@ -190,7 +189,7 @@ def rise_above_paper(channel: Pixels, view: View) -> tuple[Field, float]:
     if not view.light_ink:
         # Ink reflects a share of the light: in half the light its contrast is half.
         brightness = paper.astype(np.float32) + 16
-        rise *= (float(np.median(brightness)) / brightness).clip(0.5, 3)
+        rise *= (float(np.median(brightness)) / brightness).clip(0.5, 2)
     # A closing lies above noisy paper by as much as the noise reaches.
     sixteenth, offset = np.quantile(rise[::2, ::2], [0.16, 0.5])
     noise = float(offset - sixteenth)
@@ -257,7 +256,7 @@ def is_drawn(ink: Field) -> bool:
     edge = float(np.sqrt(squared).sum() / max(float(squared.sum()), 1e-6))
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     extent = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-    return extent >= SMALLEST_DIGIT * max(ink.shape) and edge <= WIDEST_EDGE * max(small.shape)
+    return bool(extent >= SMALLEST_DIGIT * max(ink.shape) and edge <= WIDEST_EDGE * max(small.shape))
 
 
 def strength(rise: Field, mask: Mask) -> float:

@@ -147,4 +147,4 @@ def find_parts(rise: Field, threshold: float) -> Parts:
     np.minimum.at(box[:, 1], label, runs.start)
     np.maximum.at(box[:, 2], label, runs.row + 1)
     np.maximum.at(box[:, 3], label, runs.end)
-    return Parts(rise, runs, label, weight, box)
+    return Parts(rise, runs, label, weight.astype(np.float64), box)

@@ -72,10 +72,10 @@ def long_paths(mask: Mask) -> Mask:
     height, width = mask.shape
     steps = width // SLOPE
     # One column of `coarse` for each `SLOPE` of the picture bridges gaps, too.
-    coarse = mask[:, : steps * SLOPE].reshape(height, steps, SLOPE).any(2).T
+    coarse: Mask = np.asarray(mask[:, : steps * SLOPE].reshape(height, steps, SLOPE).any(2).T)
     length = _path_lengths(coarse) + _path_lengths(coarse[::-1])[::-1] - coarse
     long = np.repeat((length >= SHORTEST * steps).T, SLOPE, axis=1)
-    return mask & np.pad(long, [(0, 0), (0, width - steps * SLOPE)], mode="edge")
+    return np.asarray(mask & np.pad(long, [(0, 0), (0, width - steps * SLOPE)], mode="edge"))
 
 
 def _path_lengths(coarse: Mask) -> npt.NDArray[np.int16]:
