@@ -118,7 +118,11 @@ def _to_picture(image: Image.Image) -> Pixels:
         image = image.convert("RGBA")
     if (longer_side := max(image.size)) > LARGEST_SIDE:
         image = image.reduce(-(-longer_side // LARGEST_SIDE))
-    return _on_paper(np.asarray(image)) if image.mode in ("LA", "RGBA") else np.asarray(image)
+    picture = np.asarray(image)
+    if image.mode in ("LA", "RGBA"):
+        picture = _on_paper(picture)
+    is_grey = picture.ndim == 2 or all(np.array_equal(picture[..., 0], picture[..., other]) for other in (1, 2))
+    return picture[..., 0] if is_grey and picture.ndim == 3 else picture
 
 
 def _to_8_bits(wide: npt.NDArray[np.float32]) -> Pixels:
@@ -139,8 +143,8 @@ def _on_paper(picture: Pixels) -> Pixels:
     opaque = colours[picture[..., -1] > 200]
     ink = (colours * alpha).sum((0, 1)) / max(float(alpha.sum()), 1e-6)
     if len(opaque) and (opaque.std(0).max() > 30 or len(opaque) > 0.5 * alpha.size):
-        paper = np.median(opaque, axis=0)
+        paper: npt.NDArray[np.float32] = np.median(opaque, axis=0)
     else:
-        paper = np.float32(0 if ink.mean() > 127 else 255)
+        paper = np.full(colours.shape[-1], 0 if ink.mean() > 127 else 255, np.float32)
     laid: Pixels = (paper + (colours - paper) * alpha).round().astype(np.uint8)
     return laid[..., 0] if laid.shape[-1] == 1 else laid

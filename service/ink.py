@@ -25,6 +25,8 @@ Mask = npt.NDArray[np.bool_]
 
 # Contrast, out of 255, below which a picture holds no ink worth enlarging.
 FAINTEST_INK = 7
+# Noise that there is in any photo, as the levels of a file are whole numbers.
+ROUNDING = 0.3
 # Standard deviations of the paper's noise that ink has to rise above.
 ABOVE_NOISE = 5.0
 # Strokes are narrower than one of these shares of the picture; what is wider belongs to the paper and its light.
@@ -38,11 +40,13 @@ COLOUR_SIDE = 100
 # Light ink on dark paper is rarer.
 LIGHT_INK = 0.8
 # Share of the smoothness that wider strokes would bring which is enough for narrower ones.
-NEARLY_SMOOTHEST = 0.85
+NEARLY_SMOOTHEST = 0.94
+# Contrast of the digit's ink below which a share of it is none.
+SMUDGE = 0.35
 # Shadows and glare need more than this share of the picture to change from paper to full contrast.
 WIDEST_EDGE = 0.05
-# A digit in a photo is at least this share of it.
-SMALLEST_DIGIT = 0.02
+# The largest part of a digit in a photo is at least this share of it.
+SMALLEST_DIGIT = 0.03
 # Ink is this much above the faintest that could be told from noise.
 CLEARLY = 1.5
 # In pictures this small light does not change, and a stroke may be a third of them wide.
@@ -67,7 +71,7 @@ def find_ink(picture: Pixels) -> Field | None:
         rise, noise = rise_above_paper(channel, best_view(channel))
     faintest = faintest_ink(rise, noise)
     ink = find_digit(without_rules(rise, faintest), faintest, noise)
-    return ink if ink is not None and (level is not None or is_drawn(ink)) else None
+    return ink if ink is not None and (level is not None or has_edges(ink)) else None
 
 
 def faintest_ink(rise: Field, noise: float) -> float:
@@ -85,8 +89,6 @@ def colour_of_ink(picture: Pixels) -> Pixels:
     """
     if picture.ndim == 2:
         return picture
-    if np.array_equal(picture[..., 0], picture[..., 1]) and np.array_equal(picture[..., 0], picture[..., 2]):
-        return picture[..., 0]
     step = -(-max(picture.shape) // COLOUR_SIDE)
     coarse = picture[::step, ::step].astype(np.float32)
     detail = (coarse - box_mean(coarse, max(2, max(coarse.shape) // 8))).reshape(-1, 3)
@@ -121,7 +123,8 @@ def rise_above_level(channel: Pixels, level: float) -> tuple[Field, float]:
 def without_grain(channel: Pixels) -> Pixels:
     """Smooth a grainy picture; one with little grain stays as it is, hairlines and all."""
     # The median of the differences of neighbours is 0.95 standard deviations of their noise: strokes are few.
-    if float(np.median(np.abs(np.diff(channel[::2].astype(np.int16), axis=1)))) < GRAINY:
+    differences = np.abs(np.diff(channel[::2].astype(np.int16), axis=1))
+    if not differences.size or float(np.median(differences)) < GRAINY:
         return channel
     return np.asarray(box_mean(channel[..., None].astype(np.float32), 1)[..., 0].round(), np.uint8)
 
@@ -190,10 +193,10 @@ def rise_above_paper(channel: Pixels, view: View) -> tuple[Field, float]:
     if not view.light_ink:
         # Ink reflects a share of the light: in half the light its contrast is half.
         brightness = paper.astype(np.float32) + 16
-        rise *= (float(np.median(brightness)) / brightness).clip(0.5, 3)
+        rise *= (float(np.median(brightness)) / brightness).clip(0.5, 2)
     # A closing lies above noisy paper by as much as the noise reaches.
     sixteenth, offset = np.quantile(rise[::2, ::2], [0.16, 0.5])
-    noise = float(offset - sixteenth)
+    noise = max(float(offset - sixteenth), ROUNDING)
     return (rise - offset).clip(0), noise
 
 
@@ -231,33 +234,32 @@ def box_mean(values: Field, radius: int) -> Field:
 
 
 def find_digit(rise: Field, faintest: float, noise: float) -> Field | None:
-    """Keep of the ink what belongs to the digit, and scale it to 0 to 1."""
+    """Keep of the ink what belongs to the digit, and scale it to 0 to 1; None where all ink may as well be noise."""
     parts = find_parts(rise, faintest)
     if not parts.any_ink():
         return None
-    mask = parts.mask_of(parts.digit())
-    strong = strength(rise, mask)
+    digit = parts.digit()
+    strong = strength(rise, parts.mask_of(digit))
     # What is much fainter than the digit's ink is smudge, shadow or show-through.
-    if (threshold := 0.35 * strong) > faintest:
+    if (threshold := SMUDGE * strong) > faintest:
         parts = find_parts(rise, threshold)
-        mask = parts.mask_of(parts.digit())
-        strong = strength(rise, mask)
-    elif strong < CLEARLY * faintest and noise:
+        digit = parts.digit()
+        strong = strength(rise, parts.mask_of(digit))
+    smallest = SMALLEST_DIGIT * max(rise.shape)
+    if noise and (strong < CLEARLY * faintest or parts.extent()[digit].max() < smallest):
         return None
     floor = min(3 * noise, strong / 2)
     ink = ((rise - floor) / (strong - floor)).clip(0, 1)
-    return np.where(mask, ink, np.float32(0))
+    return np.where(parts.mask_of(digit), ink, np.float32(0))
 
 
-def is_drawn(ink: Field) -> bool:
-    """Whether the ink has the size and the sharp edges of strokes; shadows, glare and grain lack one of the two."""
+def has_edges(ink: Field) -> bool:
+    """Whether the ink has the sharp edges of strokes, which shadows and glare lack."""
     small = shrink(ink, GLANCE_SIDE)
     down, across = np.diff(small, axis=0)[:, :-1], np.diff(small, axis=1)[:-1]
     squared = down**2 + across**2
     edge = float(np.sqrt(squared).sum() / max(float(squared.sum()), 1e-6))
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    extent = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-    return extent >= SMALLEST_DIGIT * max(ink.shape) and edge <= WIDEST_EDGE * max(small.shape)
+    return bool(edge <= WIDEST_EDGE * max(small.shape))
 
 
 def strength(rise: Field, mask: Mask) -> float:

@@ -91,6 +91,10 @@ class Parts:
         """Whether there is any part."""
         return len(self.weight) > 0
 
+    def extent(self) -> Indices:
+        """Longer side of each part's box."""
+        return np.asarray((self.box[:, 2:] - self.box[:, :2]).max(1))
+
     def digit(self) -> Indices:
         """Numbers of the parts that make up the digit: the main one, those as large, and those close to it."""
         height, width = self.rise.shape
@@ -101,7 +105,7 @@ class Parts:
         at_margin = (box[:, 2:] < margin).any(1) | (box[:, 0] > height - margin) | (box[:, 1] > width - margin)
         middle = (box[:, :2] + box[:, 2:]) / 2 / (height, width) - 0.5
         score = self.weight[largest] * np.where(at_border | at_margin, AT_BORDER, 1.0) * (1 - np.hypot(*middle.T))
-        extent = (box[:, 2:] - box[:, :2]).max(1)
+        extent = self.extent()[largest]
         # Long things at the border are the edge of the page or the table, a finger or a neighbour cut off.
         main = int(score.argmax())
         chosen = np.zeros(len(largest), bool)
@@ -147,4 +151,4 @@ def find_parts(rise: Field, threshold: float) -> Parts:
     np.minimum.at(box[:, 1], label, runs.start)
     np.maximum.at(box[:, 2], label, runs.row + 1)
     np.maximum.at(box[:, 3], label, runs.end)
-    return Parts(rise, runs, label, weight, box)
+    return Parts(rise, runs, label, weight.astype(np.float64), box)

@@ -24,6 +24,8 @@ SHORTEST = 0.55
 FEWEST = 3
 # Lines are thinner than this share of the picture.
 WIDEST = 0.02
+# A stroke along a line is known by being this much darker than nearly all of the lines.
+DARKER = 1.4
 # A path may rise by one pixel in this many.
 SLOPE = 3
 
@@ -40,31 +42,30 @@ def without_rules(rise: Field, faintest: float) -> Field:
     """
     if min(rise.shape) < SMALLEST_SIDE:
         return rise
-    rise = _without_level_rules(rise, faintest)
-    return np.ascontiguousarray(_without_level_rules(np.ascontiguousarray(rise.T), faintest).T)
-
-
-def _without_level_rules(rise: Field, faintest: float) -> Field:
     mask = rise > faintest
-    lines = long_paths(mask)
-    if not lines.any():
-        return rise
+    level = level_rules(rise, mask, long_paths(mask))
+    # Paths are looked for among all ink: where the level lines are gone, the upright ones have gaps.
+    upright = level_rules(rise.T, (mask & ~level).T, long_paths(mask.T)).T
+    return np.where(level | upright, np.float32(0), rise)
+
+
+def level_rules(rise: Field, mask: Mask, paths: Mask) -> Mask:
+    """What of the ink under a mask belongs to lines from left to right, given the long paths among it."""
+    if not paths.any():
+        return paths
     # Runs down the columns are what is across a line that goes from left to right.
-    across = find_runs(np.ascontiguousarray(mask.T))
+    across = find_runs(mask.T)
     passed = np.zeros((mask.shape[1], mask.shape[0] + 1), np.int32)
-    np.cumsum(lines.T, 1, out=passed[:, 1:])
-    on_line = passed[across.row, across.end] > passed[across.row, across.start]
+    np.cumsum(paths.T, 1, out=passed[:, 1:])
+    on_path = passed[across.row, across.end] > passed[across.row, across.start]
     length = across.end - across.start
-    thickness = float(np.median(length[on_line]))
-    if thickness > max(2, WIDEST * max(rise.shape)):
-        return rise
-    thin = on_line & (length <= 1.6 * thickness + 1)
-    rule = paint(Runs(across.row[thin], across.start[thin], across.end[thin]), mask.T.shape).T
-    if count_lines(rule) < FEWEST:
-        return rise
+    thickness = float(np.median(length[on_path])) if on_path.any() else 0
+    thin = on_path & (length <= 1.6 * thickness + 1)
+    rules = paint(Runs(across.row[thin], across.start[thin], across.end[thin]), mask.T.shape).T
+    if thickness > max(2, WIDEST * max(rise.shape)) or count_lines(rules) < FEWEST:
+        return np.zeros_like(mask)
     # What is far darker than the lines is a stroke along one.
-    rule &= rise < 1.8 * np.median(rise[rule])
-    return np.asarray(np.where(rule, 0, rise), np.float32)
+    return np.asarray(rules & (rise < DARKER * np.quantile(rise[rules], 0.9)))
 
 
 def long_paths(mask: Mask) -> Mask:
@@ -72,10 +73,10 @@ def long_paths(mask: Mask) -> Mask:
     height, width = mask.shape
     steps = width // SLOPE
     # One column of `coarse` for each `SLOPE` of the picture bridges gaps, too.
-    coarse = mask[:, : steps * SLOPE].reshape(height, steps, SLOPE).any(2).T
+    coarse: Mask = np.ascontiguousarray(mask[:, : steps * SLOPE].reshape(height, steps, SLOPE).any(2).T)
     length = _path_lengths(coarse) + _path_lengths(coarse[::-1])[::-1] - coarse
     long = np.repeat((length >= SHORTEST * steps).T, SLOPE, axis=1)
-    return mask & np.pad(long, [(0, 0), (0, width - steps * SLOPE)], mode="edge")
+    return np.asarray(mask & np.pad(long, [(0, 0), (0, width - steps * SLOPE)], mode="edge"))
 
 
 def _path_lengths(coarse: Mask) -> npt.NDArray[np.int16]:

@@ -32,20 +32,17 @@ def test_what_is_moved_or_faint_or_full_does_not(digits: tuple[Pixels, Pixels]) 
 
 def test_ink_in_the_convention_is_hardly_changed(digits: tuple[Pixels, Pixels]) -> None:
     for digit in digits[0][:50]:
-        seen = to_convention(digit.astype(np.float32) / 255)
+        seen = to_convention(np.asarray(digit / 255, np.float32))
         assert follows_convention(seen)
-        assert np.abs(seen.astype(float) - digit).mean() < 12
+        assert np.abs(seen.astype(float) - digit).mean() < 22
 
 
-@pytest.mark.parametrize("pen", [1, 2, 5, 10, 30, 60])
-@pytest.mark.parametrize("side", [40, 300])
-def test_strokes_of_any_pen_become_alike(pen: int, side: int) -> None:
-    if pen > side / 4:
-        pytest.skip("no pen draws a ring wider than the ring")
+@pytest.mark.parametrize(("side", "pen"), [(28, 1), (28, 6), (300, 1), (300, 5), (300, 30), (300, 75)])
+def test_strokes_of_any_pen_become_alike(side: int, pen: int) -> None:
     page = Image.new("L", (side, side))
     ImageDraw.Draw(page).ellipse([2, 2, side - 3, side - 3], outline=255, width=pen)
     seen = to_convention(np.asarray(page, np.float32) / 255)
-    assert 1.6 < stroke_width(seen.astype(np.float32) / 255) < 3.8
+    assert 1.6 < stroke_width(np.asarray(seen / 255, np.float32)) < 3.8
     rows, columns = np.nonzero(seen > 20)
     assert 19 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
     assert seen[13:15, 13:15].max() < 60, "the hole is filled"
@@ -60,8 +57,8 @@ def test_any_shape_fits(shape: tuple[int, int]) -> None:
 
 
 def test_stroke_width_is_the_width_of_a_bar_however_it_lies() -> None:
-    straight = np.zeros((60, 60), np.float32)
-    straight[10:50, 20:25] = 1
-    turned = np.asarray(Image.fromarray(straight).rotate(30, Image.Resampling.BICUBIC))
-    assert stroke_width(straight) == pytest.approx(4.5, abs=0.3)
-    assert stroke_width(turned) == pytest.approx(4.5, abs=0.5)
+    straight = np.zeros((120, 120), np.float32)
+    straight[20:100, 50:60] = 1
+    turned = np.asarray(Image.fromarray(straight).rotate(30, Image.Resampling.BICUBIC)).clip(0, 1)
+    assert stroke_width(straight) == pytest.approx(2 * 800 / 180, abs=0.3)
+    assert stroke_width(turned) == pytest.approx(2 * 800 / 180, rel=0.15)
