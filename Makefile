@@ -35,10 +35,12 @@ format: $(DEV)/ready  ## put the code in order
 protos: $(PROTOS)/ready  ## generate the Python code of protos/*.proto
 	$(PROTOS)/bin/python protos/generate.py
 
-model: $(DEV)/ready  ## train, export and verify the model (15 to 20 minutes on two cores)
+model: $(DEV)/ready  ## train, export and verify the model, judge it and write its card (an hour and a half)
 	$(DEV)/bin/python -m model_export train
 	$(DEV)/bin/python -m model_export export
 	$(DEV)/bin/python -m model_export verify
+	$(DEV)/bin/python -m model_export evaluate --json models/digits/1/card/evaluation.json
+	$(DEV)/bin/python -m model_export report --baselines
 
 bench: $(DEV)/ready $(SERVE)/ready  ## measure start-up, memory and speed on this machine
 	$(DEV)/bin/python -m tests.load.bench --server $(SERVE)/bin/digitserve

@@ -140,11 +140,24 @@ def _on_paper(picture: Pixels) -> Pixels:
         picture: uint8 (height, width, 2 or 4), the last channel alpha.
     """
     colours, alpha = picture[..., :-1].astype(np.float32), picture[..., -1:].astype(np.float32) / 255
-    opaque = colours[picture[..., -1] > 200]
+    opaque = picture[..., -1] > 200
     ink = (colours * alpha).sum((0, 1)) / max(float(alpha.sum()), 1e-6)
-    if len(opaque) and (opaque.std(0).max() > 30 or len(opaque) > 0.5 * alpha.size):
-        paper: npt.NDArray[np.float32] = np.median(opaque, axis=0)
-    else:
-        paper = np.full(colours.shape[-1], 0 if ink.mean() > 127 else 255, np.float32)
+    paper = np.full(colours.shape[-1], 0 if ink.mean() > 127 else 255, np.float32)
+    if opaque.any():
+        most = np.median(colours[opaque], axis=0)
+        edge = _edge(opaque)
+        lighter = float((np.median(colours[edge], axis=0) - most).mean()) if edge.any() else 0.0
+        if abs(lighter) > 30:
+            # The strokes' edges were blended with the paper they stood on, before that was made transparent.
+            paper[:] = 255 if lighter > 0 else 0
+        elif colours[opaque].std(0).max() > 30 or opaque.mean() > 0.5:
+            paper = most
     laid: Pixels = (paper + (colours - paper) * alpha).round().astype(np.uint8)
     return laid[..., 0] if laid.shape[-1] == 1 else laid
+
+
+def _edge(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Pixels of a mask that have a neighbour outside it; beyond the picture nothing is outside."""
+    padded = np.pad(mask, 1, constant_values=True)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inner

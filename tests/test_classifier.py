@@ -56,7 +56,7 @@ def raw(digit: int, confidence: int = 90, score: int = 9, brightest: int = 255) 
 @contextlib.asynccontextmanager
 async def classifying(run: Run = count_ink, observer: Quiet | None = None, **limits: int) -> AsyncIterator[Classifier]:
     observer = observer or Quiet()
-    model = Model("digits", "7", "", "", 1.0, 0.0, *[""] * 4, 5.0, [], [], run)
+    model = Model("digits", "7", "", "", 1.0, 0.0, "", "", "", "", 5.0, [], [], run)
     classifier = Classifier(
         ImageReader(max_bytes=100_000, max_pixels=100_000),
         max_batch_images=limits.get("max_batch_images", 8),

@@ -75,6 +75,15 @@ def test_a_transparent_canvas_is_laid_on_paper_the_ink_stands_out_from(seven: Pi
     assert difference(READER.read(encode(drawing)), seven) < 12
 
 
+@pytest.mark.parametrize("ink", [0, 119, 255])
+def test_edges_blended_with_a_paper_that_was_made_transparent_tell_which_it_was(seven: Pixels, ink: int) -> None:
+    """As programs write GIF files: strokes with the seam of a paper that is there no more."""
+    page = np.asarray(on_paper(seven, paper=255 if ink < 128 else 0, ink=ink))
+    strokes = np.abs(page.astype(int) - int(page[0, 0])) > 20
+    transparent = np.dstack([page, page, page, strokes * np.uint8(255)])
+    assert np.abs(read(encode(transparent)).astype(int) - read(encode(page)).astype(int)).mean() < 4
+
+
 def test_exif_orientation_is_followed(seven: Pixels) -> None:
     turned = on_paper(seven).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
