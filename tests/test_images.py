@@ -81,7 +81,7 @@ def test_edges_blended_with_a_paper_that_was_made_transparent_tell_which_it_was(
     page = np.asarray(on_paper(seven, paper=255 if ink < 128 else 0, ink=ink))
     strokes = np.abs(page.astype(int) - int(page[0, 0])) > 20
     transparent = np.dstack([page, page, page, strokes * np.uint8(255)])
-    assert np.abs(read(encode(transparent)).astype(int) - read(encode(page)).astype(int)).mean() < 4
+    assert difference(READER.read(encode(transparent)), READER.read(encode(page))) < 4
 
 
 def test_exif_orientation_is_followed(seven: Pixels) -> None:
