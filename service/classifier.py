@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from service.batching import Batcher, Outcome
+from service.batching import Batcher, Images, Outcome
 from service.errors import DeadlinePassed, InvalidImage, InvalidRequest, NotReady, QueueFull
-from service.images import FAINTEST_INK, SIDE, ImageReader
+from service.images import FAINTEST_INK, SIDE, ImageReader, Pixels
 from service.repository import Model
 
 PIXELS = SIDE * SIDE
@@ -43,12 +42,31 @@ class Prediction:
         confidence: Its calibrated probability.
         probabilities: Ten calibrated probabilities with the sum 1.
         rejection_reason: "blank", "not a digit", "ambiguous", or empty for an answer to trust.
+        digit_score: How much the image looks like any digit; more is more.
     """
 
     digit: int
     confidence: float
     probabilities: list[float]
     rejection_reason: str
+    digit_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """What the model says about a stack of N images.
+
+    Attributes:
+        model_version: The version that answered.
+        outcome: Its answers as arrays, and where the time went.
+        digits: The most probable digit of each image.
+        rejection_reasons: As in `Prediction`.
+    """
+
+    model_version: str
+    outcome: Outcome
+    digits: list[int]
+    rejection_reasons: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +151,11 @@ class Classifier:
             DeadlinePassed: The deadline passed before the model was free.
             NotReady: The server is starting or shutting down.
         """
-        model, batcher = self._serving()
+        model, _ = self._serving()
         self._check_count(len(images))
         began = time.monotonic()
         if format is Format.RAW_28X28:
-            pixels: list[npt.NDArray[np.uint8] | InvalidImage] = [_raw(image) for image in images]
+            pixels: list[Pixels | InvalidImage] = [_raw(image) for image in images]
             decode_seconds = 0.0
         else:
             pixels = await self._decode(images, deadline)
@@ -145,11 +163,61 @@ class Classifier:
         good = [each for each in pixels if not isinstance(each, InvalidImage)]
         if not good:
             return Answer([e for e in pixels if isinstance(e, InvalidImage)], model.version, decode_seconds, 0.0, 0.0)
-        stack = np.stack(good).reshape(-1, 1, SIDE, SIDE)
-        outcome = await batcher.submit(stack, deadline)
-        predictions = iter(self._predictions(stack, outcome, model.reject_threshold))
+        inferred = await self.infer(np.stack(good).reshape(-1, 1, SIDE, SIDE), deadline)
+        outcome = inferred.outcome
+        predictions = map(
+            _prediction,
+            inferred.digits,
+            outcome.probabilities.tolist(),
+            inferred.rejection_reasons,
+            outcome.digit_scores.tolist(),
+        )
         results = [each if isinstance(each, InvalidImage) else next(predictions) for each in pixels]
-        return Answer(results, model.version, decode_seconds, outcome.queue_seconds, outcome.model_seconds)
+        return Answer(results, inferred.model_version, decode_seconds, outcome.queue_seconds, outcome.model_seconds)
+
+    async def read(self, images: Sequence[bytes], deadline: float | None = None) -> Images:
+        """What the network sees of image files, all of which have to be readable.
+
+        Args:
+            images: At least one, at most `max_batch_images`.
+            deadline: `time.monotonic()` after which the answer is useless.
+
+        Returns:
+            uint8 of shape (N, 1, 28, 28).
+
+        Raises:
+            InvalidRequest: There are no images, or too many.
+            InvalidImage: One of them cannot be read; the text tells which.
+            QueueFull: Too many images are waiting.
+            DeadlinePassed: The deadline passed before all were read.
+        """
+        self._check_count(len(images))
+        pixels = []
+        for index, each in enumerate(await self._decode(images, deadline)):
+            if isinstance(each, InvalidImage):
+                raise InvalidImage(f"image {index} of the batch: {each}")
+            pixels.append(each)
+        return np.stack(pixels).reshape(-1, 1, SIDE, SIDE)
+
+    async def infer(self, images: Images, deadline: float | None = None, *, priority: int = 0) -> Inferred:
+        """Run the model on pixels.
+
+        Args:
+            images: uint8 of shape (N, 1, 28, 28), 0 paper to 255 ink, N from 1 to `max_batch_images`.
+            deadline: `time.monotonic()` after which the answer is useless.
+            priority: As for `Batcher.submit`.
+
+        Raises:
+            InvalidRequest: There are no images, or too many.
+            QueueFull: Too many images are waiting.
+            DeadlinePassed: The deadline passed before the model was free.
+            NotReady: The server is starting or shutting down.
+        """
+        self._check_count(len(images))
+        model, batcher = self._serving()
+        outcome = await batcher.submit(images, deadline, priority)
+        digits: list[int] = outcome.probabilities.argmax(1).tolist()
+        return Inferred(model.version, outcome, digits, self._judge(images, outcome, digits, model.reject_threshold))
 
     def _serving(self) -> tuple[Model, Batcher]:
         if self._served is None:
@@ -164,9 +232,7 @@ class Classifier:
                 f"the request holds {images} images, the limit is {self._max_batch_images} (--max-batch-images)"
             )
 
-    async def _decode(
-        self, images: Sequence[bytes], deadline: float | None
-    ) -> list[npt.NDArray[np.uint8] | InvalidImage]:
+    async def _decode(self, images: Sequence[bytes], deadline: float | None) -> list[Pixels | InvalidImage]:
         """Read image files in threads, in which Pillow lets other Python code run."""
         if self._decoding_images + len(images) > self._max_decode_images:
             raise QueueFull(
@@ -177,7 +243,7 @@ class Classifier:
         # A large request fills the threads, not their queue: small ones get in between.
         free = asyncio.Semaphore(self._decode_threads)
 
-        async def read(image: bytes) -> npt.NDArray[np.uint8] | InvalidImage:
+        async def read(image: bytes) -> Pixels | InvalidImage:
             async with free:
                 return await loop.run_in_executor(self._decoders, self._read, image, deadline)
 
@@ -187,7 +253,7 @@ class Classifier:
         finally:
             self._decoding_images -= len(images)
 
-    def _read(self, image: bytes, deadline: float | None) -> npt.NDArray[np.uint8] | InvalidImage:
+    def _read(self, image: bytes, deadline: float | None) -> Pixels | InvalidImage:
         began = time.monotonic()
         if deadline is not None and began >= deadline:
             raise DeadlinePassed("the deadline passed before the image file was read")
@@ -198,26 +264,25 @@ class Classifier:
         finally:
             self._observer.image_decoded(time.monotonic() - began)
 
-    def _predictions(
-        self, images: npt.NDArray[np.uint8], outcome: Outcome, reject_threshold: float
-    ) -> list[Prediction]:
-        digits = outcome.probabilities.argmax(1).tolist()
+    def _judge(self, images: Images, outcome: Outcome, digits: list[int], reject_threshold: float) -> list[str]:
+        """Why each image's answer should not be trusted, or ""; the observer is told."""
         blank = (images.reshape(len(images), -1).max(1) < FAINTEST_INK).tolist()
         strange = (outcome.digit_scores < reject_threshold).tolist()
-        predictions = []
-        for row, digit, is_blank, is_strange in zip(
-            outcome.probabilities.tolist(), digits, blank, strange, strict=True
-        ):
-            reason = _rejection_reason(is_blank, is_strange, row[digit])
-            predictions.append(Prediction(digit, row[digit], row, reason))
+        confidences = outcome.probabilities.max(1).tolist()
+        reasons = list(map(_rejection_reason, blank, strange, confidences))
+        for digit, reason in zip(digits, reasons, strict=True):
             self._observer.predicted(digit, reason)
-        return predictions
+        return reasons
 
 
-def _raw(image: bytes) -> npt.NDArray[np.uint8] | InvalidImage:
+def _raw(image: bytes) -> Pixels | InvalidImage:
     if len(image) != PIXELS:
         return InvalidImage(f"a RAW_28X28 image has {PIXELS} bytes (28 rows of 28), this one has {len(image)}")
     return np.frombuffer(image, np.uint8)
+
+
+def _prediction(digit: int, probabilities: list[float], reason: str, score: float) -> Prediction:
+    return Prediction(digit, probabilities[digit], probabilities, reason, score)
 
 
 def _rejection_reason(blank: bool, strange: bool, confidence: float) -> str:

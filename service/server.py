@@ -14,20 +14,23 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import grpc
 from aiohttp import web as aiohttp_web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from protos import digits_pb2, digits_pb2_grpc
-from service import digits, repository, web
+from protos import digits_pb2, digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
+from service import digits, inference_calls, repository, web
 from service.batching import Batcher
 from service.classifier import Classifier
 from service.errors import PortUnavailable
 from service.images import ImageReader
+from service.inference import Inference
+from service.inference_calls import InferenceCalls
 from service.interceptors import CallInterceptor
 from service.metrics import Metrics
+from service.reflection import add_reflection
 from service.repository import Model
 from service.runtime import Session
 from service.settings import Settings
@@ -36,8 +39,8 @@ log = logging.getLogger(__name__)
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-# Health answers for the server as a whole ("") and for the service by name.
-HEALTH_NAMES = ("", digits.SERVICE)
+# Health answers for the server as a whole ("") and for the services by name.
+HEALTH_NAMES = ("", digits.SERVICE, inference_calls.SERVICE)
 HANDOVER_S = 0.2
 
 
@@ -175,8 +178,14 @@ def _add_services(
         classifier, limits=limits, stream_window_images=settings.stream_window_images, draining=draining
     )
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
+    inference = InferenceCalls(
+        Inference(classifier, server_version=version("digitserve")),
+        stream_window=settings.stream_window_images,
+        draining=draining,
+    )
+    grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((digits.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    add_reflection(server, (digits_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR))
 
 
 def _listen(server: grpc.aio.Server, host: str, port: int) -> int:

@@ -11,7 +11,14 @@ from service.classifier import Classifier, Format
 from service.errors import CallError, InvalidImage, log_fault
 
 # The HTTP counterparts that google.rpc.Code gives its codes.
-HTTP_STATUS = {"INVALID_ARGUMENT": 400, "RESOURCE_EXHAUSTED": 429, "DEADLINE_EXCEEDED": 504, "UNAVAILABLE": 503}
+HTTP_STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
 
 
 class Observer(Protocol):

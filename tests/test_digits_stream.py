@@ -95,7 +95,7 @@ class Slow:
 
     async def classify(self, images: object, format: object, deadline: object) -> Answer:
         await asyncio.sleep(0.05)
-        return Answer([Prediction(0, 1.0, [1.0] + [0.0] * 9, "")], "1", 0.0, 0.0, 0.0)
+        return Answer([Prediction(0, 1.0, [1.0] + [0.0] * 9, "", 1.0)], "1", 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
