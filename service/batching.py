@@ -33,8 +33,8 @@ ORDINARY_PRIORITY = 2
 class Observer(Protocol):
     """Whoever wants to know what the batcher does."""
 
-    def queue_length(self, images: int) -> None:
-        """This many images wait for the model now."""
+    def queue_changed(self, images: int) -> None:
+        """This many more images wait for the model, or fewer."""
 
     def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
         """The model ran once, on groups of images that had waited this long."""
@@ -175,7 +175,7 @@ class Batcher:
             self._closing = True
             while queue := self._next_queue():
                 group = queue.popleft()
-                self._queued_images -= group.waiting
+                self._count(-group.waiting)
                 _fail(group, NotReady("the server cannot run its model any more; another one may answer"))
 
     def _take(self) -> list[tuple[_Group, Images]]:
@@ -245,7 +245,7 @@ class Batcher:
 
     def _count(self, change: int) -> None:
         self._queued_images += change
-        self._observer.queue_length(self._queued_images)
+        self._observer.queue_changed(change)
 
 
 def _finish(group: _Group) -> None:

@@ -13,6 +13,7 @@ from protos import digits_pb2, digits_pb2_grpc
 from service.calls import answer_in_order, deadline_of
 from service.classifier import Answer, Classifier, Format, Prediction
 from service.errors import CallError, InvalidImage, InvalidRequest, NotImplementedYet
+from service.versions import Versions
 
 if TYPE_CHECKING:
     # Generic in the stubs only.
@@ -33,6 +34,7 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
     def __init__(
         self,
         classifier: Classifier,
+        versions: Versions,
         *,
         limits: digits_pb2.Limits,
         stream_window_images: int,
@@ -42,11 +44,13 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
 
         Args:
             classifier: Does the work.
+            versions: Of its model.
             limits: What `GetModel` tells of the server's limits.
             stream_window_images: Images of one stream worked on at the same time.
             draining: Once set, streams answer what they have received, and end.
         """
         self._classifier = classifier
+        self._versions = versions
         self._limits = limits
         self._stream_window_images = stream_window_images
         self._draining = draining
@@ -107,7 +111,7 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
         raise NotImplementedYet("Explain is not available in this release; Classify answers without its reasons")
 
     async def GetModel(self, request: digits_pb2.GetModelRequest, context: Context) -> digits_pb2.GetModelResponse:
-        model = self._classifier.model
+        model = self._versions.find().model
         return digits_pb2.GetModelResponse(
             name=model.name,
             version=model.version,

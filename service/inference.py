@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import cast
 
 from protos import grpc_service_pb2 as pb
 from service import model_config, tensors
-from service.batching import Images
 from service.classifier import Classifier, Inferred
 from service.errors import InvalidRequest, NotFound, NotImplementedYet, NotReady
 from service.model_config import DOORS, FILES_DOOR, Door
+from service.versions import Versions
 
-EXTENSIONS = ("classification", "parameters", "schedule_policy")
+EXTENSIONS = ("classification", "parameters", "schedule_policy", "model_configuration", "statistics")
 # An output, and how many classes are wanted of it; 0 for its numbers.
 Wanted = Sequence[tuple[str, int]]
 DEFAULT_OUTPUTS: Wanted = ((model_config.PROBABILITIES, 0), (model_config.DIGIT_SCORE, 0))
@@ -24,24 +25,39 @@ DEFAULT_OUTPUTS: Wanted = ((model_config.PROBABILITIES, 0), (model_config.DIGIT_
 class Inference:
     """Answers the calls of `protos/grpc_service.proto`, whose comments say what they mean."""
 
-    def __init__(self, classifier: Classifier, *, server_version: str):
+    def __init__(
+        self,
+        classifier: Classifier,
+        versions: Versions,
+        *,
+        server_version: str,
+        max_batch_images: int,
+        max_run_images: int,
+    ):
         """Serve a classifier.
 
         Args:
             classifier: Does the work.
+            versions: Of its model.
             server_version: What `server_metadata` tells.
+            max_batch_images: Most images in one request.
+            max_run_images: Most images in one run of the model.
         """
         self._classifier = classifier
+        self._versions = versions
         self._server_version = server_version
+        self._max_batch_images = max_batch_images
+        self._max_run_images = max_run_images
 
     def server_ready(self) -> bool:
         """Whether a model is loaded."""
-        return self.model_ready("digits", "")
+        return bool(self._versions.loaded())
 
     def model_ready(self, name: str, version: str) -> bool:
         """Whether a version of a model is loaded; false also for one that does not exist."""
         try:
-            self._door(name, version)
+            _door(name)
+            self._versions.find(version)
         except (NotFound, NotReady):
             return False
         return True
@@ -57,7 +73,44 @@ class Inference:
             NotFound: There is no such model, or no such version.
             NotReady: None is loaded.
         """
-        return model_config.metadata(self._door(name, version), [self._classifier.model.version])
+        door, _ = _door(name), self._versions.find(version)
+        return model_config.metadata(door, [each.model.version for each in self._versions.loaded()])
+
+    def model_config(self, name: str, version: str) -> pb.ModelConfigResponse:
+        """How a model is run.
+
+        Raises:
+            NotFound: There is no such model, or no such version.
+            NotReady: None is loaded.
+        """
+        door, found = _door(name), self._versions.find(version)
+        config = model_config.config(
+            door, found.model, max_batch_images=self._max_batch_images, max_run_images=self._max_run_images
+        )
+        return pb.ModelConfigResponse(config=config)
+
+    def model_statistics(self, name: str, version: str) -> pb.ModelStatisticsResponse:
+        """What the versions of a model did; "" stands for every model and every version.
+
+        Raises:
+            NotFound: There is no such model, or no such version.
+            NotReady: None is loaded.
+        """
+        doors = [_door(name)] if name else DOORS.values()
+        versions = [self._versions.find(version)] if version else self._versions.loaded()
+        return pb.ModelStatisticsResponse(
+            model_stats=[model_config.statistics(door, version) for door in doors for version in versions]
+        )
+
+    def repository_index(self) -> pb.RepositoryIndexResponse:
+        """Every version of every model, with its state."""
+        return pb.RepositoryIndexResponse(
+            models=[
+                pb.RepositoryIndexResponse.ModelIndex(name=name, version=version.model.version, state="READY")
+                for name in DOORS
+                for version in self._versions.loaded()
+            ]
+        )
 
     async def infer(self, request: pb.ModelInferRequest, deadline: float | None) -> pb.ModelInferResponse:
         """One inference.
@@ -69,7 +122,8 @@ class Inference:
         Raises:
             CallError: It cannot be answered; the text says why.
         """
-        door = self._door(request.model_name, request.model_version)
+        door = _door(request.model_name)
+        self._versions.find(request.model_version)
         wanted = _wanted(request, door) if request.outputs else DEFAULT_OUTPUTS
         priority = 0
         if request.parameters:
@@ -79,25 +133,25 @@ class Inference:
                 timeout = time.monotonic() + timeout_us / 1e6
                 deadline = timeout if deadline is None else min(timeout, deadline)
         if door is FILES_DOOR:
-            images = await self._classifier.read(tensors.read_files(request), deadline)
+            _, _, inferred = await self._classifier.infer_files(
+                tensors.read_files(request), deadline, version=request.model_version, priority=priority, needs_all=True
+            )
         else:
-            images = tensors.read_pixels(request)
-        inferred = await self._classifier.infer(images, deadline, priority=priority)
-        return _response(request, wanted, images, inferred)
+            inferred = await self._classifier.infer(
+                tensors.read_pixels(request), deadline, version=request.model_version, priority=priority
+            )
+        # None only where some images may be unreadable.
+        return _response(request, wanted, cast(Inferred, inferred))
 
-    def _door(self, name: str, version: str) -> Door:
-        """The model of this name, if it is there in this version ("" for any)."""
-        door = DOORS.get(name)
-        if door is None:
-            raise NotFound(
-                f"Request for unknown model: '{name[:40]}' is not found; this server has {' and '.join(DOORS)}"
-            )
-        loaded = self._classifier.model.version
-        if version and version != loaded:
-            raise NotFound(
-                f"Request for unknown model: '{name}' version '{version[:40]}' is not found; loaded is {loaded}"
-            )
-        return door
+
+def _door(name: str) -> Door:
+    """The model of this name."""
+    try:
+        return DOORS[name]
+    except KeyError:
+        raise NotFound(
+            f"Request for unknown model: '{name[:40]}' is not found; this server has {' and '.join(DOORS)}"
+        ) from None
 
 
 def _wanted(request: pb.ModelInferRequest, door: Door) -> Wanted:
@@ -121,22 +175,21 @@ def _wanted(request: pb.ModelInferRequest, door: Door) -> Wanted:
     return tuple(wanted.items())
 
 
-def _response(
-    request: pb.ModelInferRequest, wanted: Wanted, images: Images, inferred: Inferred
-) -> pb.ModelInferResponse:
-    response = pb.ModelInferResponse(model_name=request.model_name, model_version=inferred.model_version, id=request.id)
+def _response(request: pb.ModelInferRequest, wanted: Wanted, inferred: Inferred) -> pb.ModelInferResponse:
+    version, images, outcome = inferred.version.model.version, inferred.images, inferred.outcome
+    response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
     outputs, raw = response.outputs, response.raw_output_contents
     for name, count in wanted:
         if count:
             count = min(count, 10)
             outputs.add(name=name, datatype="BYTES", shape=(len(images), count))
-            raw.append(tensors.join_bytes(tensors.classes(inferred.outcome.probabilities, count)))
+            raw.append(tensors.join_bytes(tensors.classes(outcome.probabilities, count)))
         elif name == model_config.PROBABILITIES:
             outputs.add(name=name, datatype="FP32", shape=(len(images), 10))
-            raw.append(inferred.outcome.probabilities.tobytes())
+            raw.append(outcome.probabilities.tobytes())
         elif name == model_config.DIGIT_SCORE:
             outputs.add(name=name, datatype="FP32", shape=(len(images),))
-            raw.append(inferred.outcome.digit_scores.tobytes())
+            raw.append(outcome.digit_scores.tobytes())
         else:
             outputs.add(name=name, datatype="UINT8", shape=(len(images), 28, 28))
             raw.append(images.tobytes())

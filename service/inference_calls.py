@@ -77,6 +77,15 @@ class InferenceCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
         await answer_in_order(requests, answer, context.write, window=self._stream_window, draining=self._draining)
 
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
+        return self._inference.model_config(request.name, request.version)
+
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
+        return self._inference.model_statistics(request.name, request.version)
+
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
+        return self._inference.repository_index()
+
     async def _no_shared_memory(self, request: object, context: Context) -> NoReturn:
         raise NotImplementedYet("shared memory is not available; send the tensors in the request")
 
@@ -86,10 +95,10 @@ class InferenceCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def _no_log_settings(self, request: object, context: Context) -> NoReturn:
         raise NotImplementedYet("the log cannot be set by a call")
 
-    async def _not_yet(self, request: object, context: Context) -> NoReturn:
-        raise NotImplementedYet("this call is not available in this release")
+    async def _no_control(self, request: object, context: Context) -> NoReturn:
+        raise NotImplementedYet("models cannot be loaded or unloaded by a call")
 
-    ModelConfig = ModelStatistics = RepositoryIndex = RepositoryModelLoad = RepositoryModelUnload = _not_yet
+    RepositoryModelLoad = RepositoryModelUnload = _no_control
     SystemSharedMemoryStatus = SystemSharedMemoryRegister = SystemSharedMemoryUnregister = _no_shared_memory
     CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = _no_shared_memory
     TraceSetting = _no_tracing

@@ -91,9 +91,9 @@ class Metrics:
         self._handled.labels(kind, service, method, code).inc()
         self._handling.labels(kind, service, method).observe(seconds)
 
-    def queue_length(self, images: int) -> None:
-        """This many images wait for the model now."""
-        self._queue_images.set(images)
+    def queue_changed(self, images: int) -> None:
+        """This many more images wait for the model, or fewer."""
+        self._queue_images.inc(images)
 
     def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
         """The model ran once, on groups of images that had waited this long."""

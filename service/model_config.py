@@ -8,9 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protos import grpc_service_pb2 as pb
+from service.batching import ORDINARY_PRIORITY, PRIORITY_LEVELS
+from service.repository import Model
+from service.statistics import Duration
+from service.versions import Version
 
 # Datatype and shape of one image.
 Spec = tuple[str, tuple[int, ...]]
+
+PLATFORM = "onnxruntime_onnx"
+_CONFIG_TYPES = {"UINT8": pb.TYPE_UINT8, "FP32": pb.TYPE_FP32, "BYTES": pb.TYPE_STRING}
 
 PROBABILITIES, DIGIT_SCORE, SEEN = "probabilities", "digit_score", "seen"
 
@@ -45,7 +52,79 @@ def metadata(door: Door, versions: list[str]) -> pb.ModelMetadataResponse:
     return pb.ModelMetadataResponse(
         name=door.name,
         versions=versions,
-        platform="onnxruntime_onnx",
+        platform=PLATFORM,
         inputs=[tensor("image", door.input)],
         outputs=[tensor(name, spec) for name, spec in door.outputs.items()],
     )
+
+
+def config(door: Door, model: Model, *, max_batch_images: int, max_run_images: int) -> pb.ModelConfig:
+    """How a model is run.
+
+    Args:
+        door: The model as its callers see it.
+        model: The version they get.
+        max_batch_images: Most images in one request.
+        max_run_images: Most images in one run.
+    """
+    kind = pb.ModelInstanceGroup.KIND_GPU if "CUDA" in model.providers_got[0] else pb.ModelInstanceGroup.KIND_CPU
+    facts = {
+        "sha256": model.sha256,
+        "network": model.network,
+        "accuracy": str(model.accuracy),
+        "trained_on": model.trained_on,
+        "reject_threshold": str(model.reject_threshold),
+        "labels": ",".join(map(str, range(10))),
+        "providers_asked": ",".join(model.providers_asked),
+        "providers_got": ",".join(model.providers_got),
+    }
+    datatype, shape = door.input
+    return pb.ModelConfig(
+        name=door.name,
+        platform=PLATFORM,
+        backend="onnxruntime",
+        max_batch_size=max_batch_images,
+        input=[pb.ModelInput(name="image", data_type=_CONFIG_TYPES[datatype], dims=shape)],
+        output=[
+            pb.ModelOutput(name=name, data_type=_CONFIG_TYPES[datatype], dims=shape)
+            for name, (datatype, shape) in door.outputs.items()
+        ],
+        instance_group=[pb.ModelInstanceGroup(name=f"{door.name}_0", kind=kind, count=1)],
+        default_model_filename="model.onnx",
+        dynamic_batching=pb.ModelDynamicBatching(
+            preferred_batch_size=[max_run_images],
+            priority_levels=PRIORITY_LEVELS,
+            default_priority_level=ORDINARY_PRIORITY,
+            default_queue_policy=pb.ModelQueuePolicy(allow_timeout_override=True),
+        ),
+        parameters={name: pb.ModelParameter(string_value=value) for name, value in facts.items()},
+        model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
+    )
+
+
+def statistics(door: Door, version: Version) -> pb.ModelStatistics:
+    """What a version of a model did since it was loaded."""
+    requests = version.statistics.files if door is FILES_DOOR else version.statistics.pixels
+    return pb.ModelStatistics(
+        name=door.name,
+        version=version.model.version,
+        last_inference=int(requests.last * 1000),
+        inference_count=requests.images,
+        execution_count=requests.executions,
+        inference_stats=pb.InferStatistics(
+            success=_duration(requests.success),
+            fail=_duration(requests.fail),
+            queue=_duration(requests.queue),
+            compute_input=_duration(requests.input),
+            compute_infer=_duration(requests.infer),
+            compute_output=_duration(requests.output),
+        ),
+        batch_stats=[
+            pb.InferBatchStatistics(batch_size=images, compute_infer=_duration(duration))
+            for images, duration in sorted(requests.batches.items())
+        ],
+    )
+
+
+def _duration(duration: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=duration.count, ns=round(duration.seconds * 1e9))

@@ -22,8 +22,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from protos import digits_pb2, digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
 from service import digits, inference_calls, repository, web
-from service.batching import Batcher
 from service.classifier import Classifier
+from service.decoding import Decoder
 from service.errors import PortUnavailable
 from service.images import ImageReader
 from service.inference import Inference
@@ -34,6 +34,7 @@ from service.reflection import add_reflection
 from service.repository import Model
 from service.runtime import Session
 from service.settings import Settings
+from service.versions import Versions
 
 log = logging.getLogger(__name__)
 
@@ -63,23 +64,26 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     """
     metrics = Metrics()
     metrics.serving(False)
-    classifier = Classifier(
+    decoder = Decoder(
         ImageReader(settings.max_image_bytes, settings.max_image_pixels),
-        max_batch_images=settings.max_batch_images,
-        max_decode_images=settings.max_queue_images,
-        decode_threads=settings.decode_threads,
+        threads=settings.decode_threads,
+        max_images=settings.max_queue_images,
         observer=metrics,
     )
+    versions = Versions(
+        max_run_images=settings.max_run_images, max_queue_images=settings.max_queue_images, observer=metrics
+    )
+    classifier = Classifier(decoder, versions, max_batch_images=settings.max_batch_images, observer=metrics)
     readiness = _Readiness(health.aio.HealthServicer(), metrics)
     calls = CallInterceptor(metrics, max_message_bytes=settings.max_message_bytes)
 
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(classifier.close)
+        stack.callback(decoder.close)
         ops = _http(web.operations_app(metrics, readiness.is_ready), settings)
         ops_port = await _open_http(stack, ops, settings.host, settings.ops_port, "--ops-port")
         server = _grpc_server(settings, [calls])
         await readiness.set(False)
-        _add_services(server, settings, classifier, readiness.servicer, calls.draining)
+        _add_services(server, settings, classifier, versions, readiness.servicer, calls.draining)
         grpc_port = _listen(server, settings.host, settings.grpc_port)
         await server.start()
         stack.push_async_callback(server.stop, None)
@@ -92,15 +96,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             model.providers_asked,
             model.providers_got,
         )
-        batcher = await stack.enter_async_context(
-            Batcher(
-                model.run,
-                max_run_images=settings.max_run_images,
-                max_queue_images=settings.max_queue_images,
-                observer=metrics,
-            )
-        )
-        classifier.open(model, batcher)
+        await stack.enter_async_context(versions)
+        await versions.add(model)
         stack.push_async_callback(_finish_calls, server, calls, public, settings.drain_timeout_s)
         await readiness.set(True)
         stack.push_async_callback(_drain, readiness, settings.drain_delay_s)
@@ -165,6 +162,7 @@ def _add_services(
     server: grpc.aio.Server,
     settings: Settings,
     classifier: Classifier,
+    versions: Versions,
     health_servicer: health.aio.HealthServicer,
     draining: asyncio.Event,
 ) -> None:
@@ -175,11 +173,17 @@ def _add_services(
         max_message_bytes=settings.max_message_bytes,
     )
     servicer = digits.DigitClassifier(
-        classifier, limits=limits, stream_window_images=settings.stream_window_images, draining=draining
+        classifier, versions, limits=limits, stream_window_images=settings.stream_window_images, draining=draining
     )
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
     inference = InferenceCalls(
-        Inference(classifier, server_version=version("digitserve")),
+        Inference(
+            classifier,
+            versions,
+            server_version=version("digitserve"),
+            max_batch_images=settings.max_batch_images,
+            max_run_images=settings.max_run_images,
+        ),
         stream_window=settings.stream_window_images,
         draining=draining,
     )

@@ -24,8 +24,8 @@ class Record:
         self.runs: list[int] = []
         self.waits: list[float] = []
 
-    def queue_length(self, images: int) -> None:
-        self.lengths.append(images)
+    def queue_changed(self, images: int) -> None:
+        self.lengths.append((self.lengths or [0])[-1] + images)
 
     def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
         self.runs.append(images)

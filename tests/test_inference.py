@@ -211,3 +211,70 @@ def test_a_stream_may_ask_to_end_with_the_status_of_an_error(oip: GRPCInferenceS
     with pytest.raises(grpc.RpcError) as error:
         list(oip.ModelStreamInfer(iter([bad]), metadata=(("triton_grpc_error", "true"),)))
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_the_config_says_how_the_model_is_run(oip: GRPCInferenceServiceStub) -> None:
+    config = oip.ModelConfig(pb.ModelConfigRequest(name="digits")).config
+    assert (config.name, config.platform, config.backend) == ("digits", "onnxruntime_onnx", "onnxruntime")
+    assert config.max_batch_size == 1024
+    assert list(config.dynamic_batching.preferred_batch_size) == [32]
+    assert (config.dynamic_batching.priority_levels, config.dynamic_batching.default_priority_level) == (3, 2)
+    assert [group.kind for group in config.instance_group] == [pb.ModelInstanceGroup.KIND_CPU]
+    assert [(t.name, t.data_type, list(t.dims)) for t in config.input] == [("image", pb.TYPE_UINT8, [1, 28, 28])]
+    assert [(t.name, t.data_type, list(t.dims)) for t in config.output] == [
+        ("probabilities", pb.TYPE_FP32, [10]),
+        ("digit_score", pb.TYPE_FP32, []),
+    ]
+    assert config.parameters["providers_got"].string_value == "CPUExecutionProvider"
+    assert len(config.parameters["sha256"].string_value) == 64
+
+
+def statistics(oip: GRPCInferenceServiceStub, name: str) -> pb.ModelStatistics:
+    (found,) = oip.ModelStatistics(pb.ModelStatisticsRequest(name=name)).model_stats
+    assert (found.name, found.version) == (name, "1")
+    return found
+
+
+def test_the_statistics_tell_what_was_inferred(oip: GRPCInferenceServiceStub, digits: Digits) -> None:
+    pixels_before, files_before = statistics(oip, "digits"), statistics(oip, "digits_image")
+    oip.ModelInfer(pixels(digits[0][:70]))
+    oip.ModelInfer(files(encode(digits[0][0])))
+    refused(oip.ModelInfer, files(encode(digits[0][0]), b"no image"))
+    pixels_after, files_after = statistics(oip, "digits"), statistics(oip, "digits_image")
+    assert pixels_after.inference_count == pixels_before.inference_count + 71
+    assert pixels_after.execution_count == pixels_before.execution_count + 4
+    assert files_after.inference_count == files_before.inference_count + 1
+    assert files_after.inference_stats.fail.count == files_before.inference_stats.fail.count + 1
+    assert pixels_after.last_inference >= files_before.last_inference
+    for before, after, requests in ((pixels_before, pixels_after, 2), (files_before, files_after, 1)):
+        spent = {
+            name: getattr(after.inference_stats, name).ns - getattr(before.inference_stats, name).ns
+            for name in ("success", "queue", "compute_input", "compute_infer", "compute_output")
+        }
+        for name in spent:
+            counts = getattr(after.inference_stats, name).count - getattr(before.inference_stats, name).count
+            assert counts == requests
+        assert spent["success"] >= sum(spent.values()) - spent["success"] > 0
+    runs = {batch.batch_size: batch.compute_infer.count for batch in pixels_after.batch_stats}
+    assert sum(runs.values()) == pixels_after.execution_count
+    assert sum(size * count for size, count in runs.items()) == pixels_after.inference_count
+
+
+def test_statistics_of_everything_and_of_nothing(oip: GRPCInferenceServiceStub) -> None:
+    found = oip.ModelStatistics(pb.ModelStatisticsRequest()).model_stats
+    assert [(each.name, each.version) for each in found] == [("digits", "1"), ("digits_image", "1")]
+    assert refused(oip.ModelStatistics, pb.ModelStatisticsRequest(name="x"))[0] == "NOT_FOUND"
+    assert refused(oip.ModelConfig, pb.ModelConfigRequest(name="digits", version="7"))[0] == "NOT_FOUND"
+
+
+def test_the_index_lists_every_model(oip: GRPCInferenceServiceStub) -> None:
+    index = oip.RepositoryIndex(pb.RepositoryIndexRequest()).models
+    assert [(each.name, each.version, each.state) for each in index] == [
+        ("digits", "1", "READY"),
+        ("digits_image", "1", "READY"),
+    ]
+    for call, request in (
+        (oip.RepositoryModelLoad, pb.RepositoryModelLoadRequest(model_name="digits")),
+        (oip.RepositoryModelUnload, pb.RepositoryModelUnloadRequest(model_name="digits")),
+    ):
+        assert refused(call, request)[0] == "UNIMPLEMENTED"

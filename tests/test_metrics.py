@@ -31,7 +31,7 @@ def test_calls_are_counted_by_method_and_code_and_timed() -> None:
 
 def test_runs_of_the_model_tell_size_time_and_waiting() -> None:
     metrics = Metrics()
-    metrics.queue_length(12)
+    metrics.queue_changed(12)
     metrics.model_ran(32, 0.002, [0.001, 0.003])
     found = values(metrics)
     assert found["digitserve_queue_images"] == 12
