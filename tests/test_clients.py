@@ -1,0 +1,29 @@
+"""The server as the clients of others see it, each in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.environments import environment
+from tests.server_process import ServerProcess
+
+# Making the environment takes a minute or two, once.
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def clients() -> Path:
+    return environment("clients")
+
+
+@pytest.mark.parametrize("name", ["triton_grpc", "two_copies"])
+def test_the_client_works_unchanged(server: ServerProcess, clients: Path, name: str) -> None:
+    """What is checked is in tests/clients."""
+    command = [clients / "python", "-m", "tests.clients", name, server.grpc_address, server.http_url.split("//")[1]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "check_" in done.stdout
