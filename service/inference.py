@@ -6,7 +6,7 @@ Messages in, messages out; gRPC and REST are two spellings of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from protos import grpc_service_pb2 as pb
@@ -16,7 +16,14 @@ from service.errors import InvalidRequest, NotFound, NotImplementedYet, NotReady
 from service.model_config import DOORS, FILES_DOOR, Door
 from service.versions import Versions
 
-EXTENSIONS = ("classification", "parameters", "schedule_policy", "model_configuration", "statistics")
+EXTENSIONS = (
+    "classification",
+    "parameters",
+    "schedule_policy",
+    "model_configuration",
+    "statistics",
+    "binary_tensor_data",
+)
 # An output, and how many classes are wanted of it; 0 for its numbers.
 Wanted = Sequence[tuple[str, int]]
 DEFAULT_OUTPUTS: Wanted = ((model_config.PROBABILITIES, 0), (model_config.DIGIT_SCORE, 0))
@@ -30,6 +37,7 @@ class Inference:
         classifier: Classifier,
         versions: Versions,
         *,
+        is_ready: Callable[[], bool],
         server_version: str,
         max_batch_images: int,
         max_run_images: int,
@@ -39,28 +47,39 @@ class Inference:
         Args:
             classifier: Does the work.
             versions: Of its model.
+            is_ready: Whether calls are welcome.
             server_version: What `server_metadata` tells.
             max_batch_images: Most images in one request.
             max_run_images: Most images in one run of the model.
         """
         self._classifier = classifier
         self._versions = versions
+        self._is_ready = is_ready
         self._server_version = server_version
         self._max_batch_images = max_batch_images
         self._max_run_images = max_run_images
 
     def server_ready(self) -> bool:
-        """Whether a model is loaded."""
-        return bool(self._versions.loaded())
+        """Whether a model is loaded and the server not going away."""
+        return self._is_ready()
 
     def model_ready(self, name: str, version: str) -> bool:
         """Whether a version of a model is loaded; false also for one that does not exist."""
         try:
-            _door(name)
-            self._versions.find(version)
+            self.check_model(name, version)
         except (NotFound, NotReady):
             return False
         return True
+
+    def check_model(self, name: str, version: str) -> None:
+        """Make sure that a version of a model is loaded.
+
+        Raises:
+            NotFound: There is no such model, or no such version.
+            NotReady: None is loaded.
+        """
+        _door(name)
+        self._versions.find(version)
 
     def server_metadata(self) -> pb.ServerMetadataResponse:
         """What the server is."""
@@ -102,8 +121,8 @@ class Inference:
             model_stats=[model_config.statistics(door, version) for door in doors for version in versions]
         )
 
-    def repository_index(self) -> pb.RepositoryIndexResponse:
-        """Every version of every model, with its state."""
+    def repository_index(self, only_ready: bool) -> pb.RepositoryIndexResponse:
+        """Every version of every model, or every one that is ready, with its state."""
         return pb.RepositoryIndexResponse(
             models=[
                 pb.RepositoryIndexResponse.ModelIndex(name=name, version=version.model.version, state="READY")

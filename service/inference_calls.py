@@ -84,7 +84,7 @@ class InferenceCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return self._inference.model_statistics(request.name, request.version)
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
-        return self._inference.repository_index()
+        return self._inference.repository_index(request.ready)
 
     async def _no_shared_memory(self, request: object, context: Context) -> NoReturn:
         raise NotImplementedYet("shared memory is not available; send the tensors in the request")

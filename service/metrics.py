@@ -74,7 +74,10 @@ class Metrics:
             "digitserve_rejections_total", "Images whose prediction was rejected.", ("reason",), registry=registry
         )
         self._http = Counter(
-            "digitserve_http_requests_total", "Classifications over HTTP, by status.", ("status",), registry=registry
+            "digitserve_http_requests_total",
+            "Requests over HTTP, by path and status.",
+            ("path", "status"),
+            registry=registry,
         )
         self._ready = Gauge("digitserve_ready", "1 while the server is ready for calls, else 0.", registry=registry)
         self._model = Info("digitserve_model", "The model that is served.", registry=registry)
@@ -112,9 +115,9 @@ class Metrics:
         if rejection_reason:
             self._rejections.labels(rejection_reason).inc()
 
-    def http_answered(self, status: int) -> None:
-        """A classification over HTTP was answered with this status."""
-        self._http.labels(str(status)).inc()
+    def http_answered(self, path: str, status: int) -> None:
+        """A request for a path, as it is written in the routes, was answered with this status."""
+        self._http.labels(path, str(status)).inc()
 
     def serving(self, ready: bool) -> None:
         """The server became ready, or stopped being so."""

@@ -75,6 +75,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     )
     classifier = Classifier(decoder, versions, max_batch_images=settings.max_batch_images, observer=metrics)
     readiness = _Readiness(health.aio.HealthServicer(), metrics)
+    inference = Inference(
+        classifier,
+        versions,
+        is_ready=readiness.is_ready,
+        server_version=version("digitserve"),
+        max_batch_images=settings.max_batch_images,
+        max_run_images=settings.max_run_images,
+    )
     calls = CallInterceptor(metrics, max_message_bytes=settings.max_message_bytes)
 
     async with contextlib.AsyncExitStack() as stack:
@@ -83,11 +91,23 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         ops_port = await _open_http(stack, ops, settings.host, settings.ops_port, "--ops-port")
         server = _grpc_server(settings, [calls])
         await readiness.set(False)
-        _add_services(server, settings, classifier, versions, readiness.servicer, calls.draining)
+        _add_digits(server, settings, classifier, versions, calls.draining)
+        window = settings.stream_window_images
+        oip = InferenceCalls(inference, stream_window=window, draining=calls.draining)
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(oip, server)
+        health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
+        add_reflection(server, (digits_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR))
         grpc_port = _listen(server, settings.host, settings.grpc_port)
         await server.start()
         stack.push_async_callback(server.stop, None)
-        public = _http(web.public_app(classifier, metrics, max_image_bytes=settings.max_image_bytes), settings)
+        app = web.public_app(
+            classifier,
+            inference,
+            metrics,
+            max_image_bytes=settings.max_image_bytes,
+            max_message_bytes=settings.max_message_bytes,
+        )
+        public = _http(app, settings)
         http_port = await _open_http(stack, public, settings.host, settings.http_port, "--http-port")
 
         model = await asyncio.to_thread(_load_model, settings)
@@ -158,13 +178,8 @@ def _grpc_server(settings: Settings, interceptors: Sequence[grpc.aio.ServerInter
     return grpc.aio.server(interceptors=interceptors, options=options)
 
 
-def _add_services(
-    server: grpc.aio.Server,
-    settings: Settings,
-    classifier: Classifier,
-    versions: Versions,
-    health_servicer: health.aio.HealthServicer,
-    draining: asyncio.Event,
+def _add_digits(
+    server: grpc.aio.Server, settings: Settings, classifier: Classifier, versions: Versions, draining: asyncio.Event
 ) -> None:
     limits = digits_pb2.Limits(
         max_image_bytes=settings.max_image_bytes,
@@ -176,20 +191,6 @@ def _add_services(
         classifier, versions, limits=limits, stream_window_images=settings.stream_window_images, draining=draining
     )
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
-    inference = InferenceCalls(
-        Inference(
-            classifier,
-            versions,
-            server_version=version("digitserve"),
-            max_batch_images=settings.max_batch_images,
-            max_run_images=settings.max_run_images,
-        ),
-        stream_window=settings.stream_window_images,
-        draining=draining,
-    )
-    grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    add_reflection(server, (digits_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR))
 
 
 def _listen(server: grpc.aio.Server, host: str, port: int) -> int:

@@ -132,7 +132,9 @@ def whole_number(parameters: Mapping[str, pb.InferParameter], name: str, default
         return parameter.int64_param
     if kind == "uint64_param":
         return parameter.uint64_param
-    raise InvalidRequest(f"the parameter {name!r} is a {kind or 'parameter without a value'}; expected an int64_param")
+    raise InvalidRequest(
+        f"the parameter {name!r} is a {kind or 'parameter without a value'}; expected a whole number, an int64_param"
+    )
 
 
 def _only_input(request: pb.ModelInferRequest) -> tuple[_Input, bytes | None]:

@@ -31,12 +31,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model_config": {"batching", "protos", "repository", "statistics", "versions"},
     "reflection": set(),
     "repository": {"errors"},
+    "rest": {"errors", "inference", "rest_tensors"},
+    "rest_tensors": {"errors", "protos", "tensors"},
     "runtime": {"errors"},
     "settings": {"errors"},
     "statistics": {"batching"},
     "tensors": {"batching", "errors", "protos"},
     "versions": {"batching", "errors", "repository", "statistics"},
-    "web": {"classifier", "errors"},
+    "web": {"classifier", "errors", "inference", "rest"},
 }
 # Who may import what of others: one file for each, the client being a program of its own.
 ONLY_IN = {
@@ -56,7 +58,7 @@ ONLY_IN = {
     },
     "grpc_reflection": {"reflection"},
     "grpc_health": {"__main__", "server"},
-    "aiohttp": {"server", "web"},
+    "aiohttp": {"rest", "server", "web"},
     "torch": set(),
     "onnx": set(),
     "matplotlib": set(),
