@@ -13,6 +13,7 @@ from protos import grpc_service_pb2 as pb
 from service import model_config, tensors
 from service.classifier import Classifier, Inferred
 from service.errors import InvalidRequest, NotFound, NotImplementedYet, NotReady
+from service.loading import Loader
 from service.model_config import DOORS, FILES_DOOR, Door
 from service.versions import Versions
 
@@ -36,7 +37,9 @@ class Inference:
         self,
         classifier: Classifier,
         versions: Versions,
+        loader: Loader,
         *,
+        allows_control: bool,
         is_ready: Callable[[], bool],
         server_version: str,
         max_batch_images: int,
@@ -47,6 +50,8 @@ class Inference:
         Args:
             classifier: Does the work.
             versions: Of its model.
+            loader: Loads and unloads them.
+            allows_control: Whether callers may have it do that.
             is_ready: Whether calls are welcome.
             server_version: What `server_metadata` tells.
             max_batch_images: Most images in one request.
@@ -54,6 +59,8 @@ class Inference:
         """
         self._classifier = classifier
         self._versions = versions
+        self._loader = loader
+        self._allows_control = allows_control
         self._is_ready = is_ready
         self._server_version = server_version
         self._max_batch_images = max_batch_images
@@ -83,7 +90,8 @@ class Inference:
 
     def server_metadata(self) -> pb.ServerMetadataResponse:
         """What the server is."""
-        return pb.ServerMetadataResponse(name="digitserve", version=self._server_version, extensions=EXTENSIONS)
+        extensions = (*EXTENSIONS, "model_repository") if self._allows_control else EXTENSIONS
+        return pb.ServerMetadataResponse(name="digitserve", version=self._server_version, extensions=extensions)
 
     def model_metadata(self, name: str, version: str) -> pb.ModelMetadataResponse:
         """The tensors of a model.
@@ -104,7 +112,11 @@ class Inference:
         """
         door, found = _door(name), self._versions.find(version)
         config = model_config.config(
-            door, found.model, max_batch_images=self._max_batch_images, max_run_images=self._max_run_images
+            door,
+            found.model,
+            policy=self._loader.policy,
+            max_batch_images=self._max_batch_images,
+            max_run_images=self._max_run_images,
         )
         return pb.ModelConfigResponse(config=config)
 
@@ -121,13 +133,51 @@ class Inference:
             model_stats=[model_config.statistics(door, version) for door in doors for version in versions]
         )
 
+    async def load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
+        """Load what is new or changed in the models' folder.
+
+        Raises:
+            NotImplementedYet: Calls may not do that.
+            NotFound: There is no such model.
+            InvalidRequest: It is no model of its own, the request brings a model, or what is there cannot be used.
+        """
+        self._check_control(request)
+        if request.parameters:
+            raise InvalidRequest("a model is loaded as it is in the folder; the request must not have parameters")
+        await self._loader.reload()
+        return pb.RepositoryModelLoadResponse()
+
+    async def unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
+        """Answer with no version of a model any more.
+
+        Raises:
+            NotImplementedYet: Calls may not do that.
+            NotFound: There is no such model.
+            InvalidRequest: It is no model of its own.
+        """
+        self._check_control(request)
+        await self._loader.unload()
+        return pb.RepositoryModelUnloadResponse()
+
+    def _check_control(self, request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> None:
+        if not self._allows_control:
+            raise NotImplementedYet(
+                "models can be loaded and unloaded by a call only if the server runs with --model-control explicit"
+            )
+        # KServe's clients send the name in the field that is Triton's name of a repository.
+        if _door(request.model_name or request.repository_name) is FILES_DOOR:
+            raise InvalidRequest("'digits_image' reads image files for the model 'digits'; load or unload that")
+
     def repository_index(self, only_ready: bool) -> pb.RepositoryIndexResponse:
         """Every version of every model, or every one that is ready, with its state."""
         return pb.RepositoryIndexResponse(
             models=[
-                pb.RepositoryIndexResponse.ModelIndex(name=name, version=version.model.version, state="READY")
+                pb.RepositoryIndexResponse.ModelIndex(
+                    name=name, version=each.version, state=each.state, reason=each.reason
+                )
                 for name in DOORS
-                for version in self._versions.loaded()
+                for each in self._loader.states()
+                if each.state == "READY" or not only_ready
             ]
         )
 

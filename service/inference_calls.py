@@ -86,6 +86,16 @@ class InferenceCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
         return self._inference.repository_index(request.ready)
 
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
+        return await self._inference.load(request)
+
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        return await self._inference.unload(request)
+
     async def _no_shared_memory(self, request: object, context: Context) -> NoReturn:
         raise NotImplementedYet("shared memory is not available; send the tensors in the request")
 
@@ -95,10 +105,6 @@ class InferenceCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def _no_log_settings(self, request: object, context: Context) -> NoReturn:
         raise NotImplementedYet("the log cannot be set by a call")
 
-    async def _no_control(self, request: object, context: Context) -> NoReturn:
-        raise NotImplementedYet("models cannot be loaded or unloaded by a call")
-
-    RepositoryModelLoad = RepositoryModelUnload = _no_control
     SystemSharedMemoryStatus = SystemSharedMemoryRegister = SystemSharedMemoryUnregister = _no_shared_memory
     CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = _no_shared_memory
     TraceSetting = _no_tracing

@@ -7,6 +7,7 @@ ours begins with `digitserve_`. Times are in seconds.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from prometheus_client import (
@@ -80,7 +81,15 @@ class Metrics:
             registry=registry,
         )
         self._ready = Gauge("digitserve_ready", "1 while the server is ready for calls, else 0.", registry=registry)
-        self._model = Info("digitserve_model", "The model that is served.", registry=registry)
+        self._model = Gauge(
+            "digitserve_model_info",
+            "1 for every model that is loaded.",
+            ("name", "version", "sha256"),
+            registry=registry,
+        )
+        self._loads = Counter(
+            "digitserve_model_loads_total", "Models loaded, or refused.", ("outcome",), registry=registry
+        )
         self._provider = Info(
             "digitserve_provider", "ONNX Runtime execution providers, asked for and got.", registry=registry
         )
@@ -123,9 +132,22 @@ class Metrics:
         """The server became ready, or stopped being so."""
         self._ready.set(ready)
 
-    def model_loaded(self, facts: dict[str, str], asked: Sequence[str], got: Sequence[str]) -> None:
-        """A model was loaded with these providers."""
-        self._model.info(facts)
+    def model_loaded(self, name: str, version: str, sha256: str) -> None:
+        """A version answers now."""
+        self._model.labels(name, version, sha256).set(1)
+        self._loads.labels("loaded").inc()
+
+    def model_removed(self, name: str, version: str, sha256: str) -> None:
+        """A version answers no more."""
+        with contextlib.suppress(KeyError):
+            self._model.remove(name, version, sha256)
+
+    def model_refused(self) -> None:
+        """A version could not be loaded."""
+        self._loads.labels("refused").inc()
+
+    def providers(self, asked: Sequence[str], got: Sequence[str]) -> None:
+        """The newest model was loaded with these execution providers."""
         self._provider.info({"asked": ",".join(asked), "got": ",".join(got)})
 
     def exposition(self) -> bytes:

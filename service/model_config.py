@@ -58,12 +58,13 @@ def metadata(door: Door, versions: list[str]) -> pb.ModelMetadataResponse:
     )
 
 
-def config(door: Door, model: Model, *, max_batch_images: int, max_run_images: int) -> pb.ModelConfig:
+def config(door: Door, model: Model, *, policy: str, max_batch_images: int, max_run_images: int) -> pb.ModelConfig:
     """How a model is run.
 
     Args:
         door: The model as its callers see it.
         model: The version they get.
+        policy: As for `repository.select`.
         max_batch_images: Most images in one request.
         max_run_images: Most images in one run.
     """
@@ -83,6 +84,7 @@ def config(door: Door, model: Model, *, max_batch_images: int, max_run_images: i
         name=door.name,
         platform=PLATFORM,
         backend="onnxruntime",
+        version_policy=_version_policy(policy),
         max_batch_size=max_batch_images,
         input=[pb.ModelInput(name="image", data_type=_CONFIG_TYPES[datatype], dims=shape)],
         output=[
@@ -124,6 +126,16 @@ def statistics(door: Door, version: Version) -> pb.ModelStatistics:
             for images, duration in sorted(requests.batches.items())
         ],
     )
+
+
+def _version_policy(policy: str) -> pb.ModelVersionPolicy:
+    if policy == "all":
+        return pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All())
+    if policy.startswith("latest:"):
+        latest = pb.ModelVersionPolicy.Latest(num_versions=int(policy.removeprefix("latest:")))
+        return pb.ModelVersionPolicy(latest=latest)
+    specific = pb.ModelVersionPolicy.Specific(versions=[int(number) for number in policy.split(",")])
+    return pb.ModelVersionPolicy(specific=specific)
 
 
 def _duration(duration: Duration) -> pb.StatisticDuration:

@@ -1,7 +1,7 @@
 """Model files on disk: `models/<name>/<version>/model.onnx`.
 
-Finds the newest version, reads the file once, and says what it is. How a
-model is run is handed in.
+Finds the versions, reads a file once, and says what it is. How a model is
+run is handed in.
 """
 
 from __future__ import annotations
@@ -62,37 +62,84 @@ class Model:
     run: Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 
 
-def load_newest(models_dir: Path, make_session: Callable[[bytes], Session]) -> Model:
-    """Load the version of `digits` with the highest number.
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file that was found; unequal to what is found after it was changed.
+
+    Attributes:
+        version: A whole number, as text.
+        path: Where it is.
+        stamp: Time of the last change (ns), size and inode.
+    """
+
+    version: str
+    path: Path
+    stamp: tuple[int, int, int]
+
+
+def find(models_dir: Path) -> list[ModelFile]:
+    """The model files in a folder, by ascending version.
+
+    They are `digits/<version>/model.onnx`; or else `<version>/model.onnx`, the
+    folder of one model; or else `model.onnx`, which is version 1.
+
+    Raises:
+        ModelUnusable: There is none.
+    """
+    for folder in (models_dir / NAME, models_dir):
+        versions = [p for p in folder.glob("*/model.onnx") if p.parent.name.isdecimal() and p.parent.name.isascii()]
+        if versions:
+            return [_file(path.parent.name, path) for path in sorted(versions, key=lambda path: int(path.parent.name))]
+    if (models_dir / "model.onnx").exists():
+        return [_file("1", models_dir / "model.onnx")]
+    raise ModelUnusable(
+        f"no model found: {models_dir / NAME}/<version>/model.onnx does not exist; "
+        "name the folder above 'digits' with --models-dir, or make a model with: make model"
+    )
+
+
+def select(files: Sequence[ModelFile], policy: str) -> list[ModelFile]:
+    """Those of the files that a policy wants.
 
     Args:
-        models_dir: Folder that holds `digits/<version>/model.onnx`.
+        files: By ascending version.
+        policy: "all", "latest:N" for the N highest numbers, or numbers such as "1,3".
+    """
+    if policy == "all":
+        return list(files)
+    if policy.startswith("latest:"):
+        return list(files[-int(policy.removeprefix("latest:")) :])
+    wanted = {int(number) for number in policy.split(",")}
+    return [file for file in files if int(file.version) in wanted]
+
+
+def load(file: ModelFile, make_session: Callable[[bytes], Session]) -> Model:
+    """Read a model file once, and make a model of what was read.
+
+    Args:
+        file: As from `find`.
         make_session: Turns the bytes of a model file into a session.
 
     Raises:
-        ModelUnusable: There is no such file, or its facts are missing or wrong.
+        ModelUnusable: It cannot be read, or its facts are missing or wrong.
     """
-    path = _newest(models_dir / NAME)
     try:
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise ModelUnusable(f"{path} has {path.stat().st_size} bytes; at most {LARGEST_FILE_BYTES} are read")
-        data = path.read_bytes()
+        size = file.path.stat().st_size
+        if size > LARGEST_FILE_BYTES:
+            raise ModelUnusable(f"the file has {size} bytes; at most {LARGEST_FILE_BYTES} are read")
+        data = file.path.read_bytes()
     except OSError as error:
-        raise ModelUnusable(f"cannot read {path}: {error.strerror}") from error
+        raise ModelUnusable(f"cannot read the file: {error.strerror}") from error
+    return _describe(data, file.version, make_session(data))
+
+
+def _file(version: str, path: Path) -> ModelFile:
     try:
-        return _describe(data, path.parent.name, make_session(data))
-    except ModelUnusable as error:
-        raise ModelUnusable(f"{path}: {error}") from error
-
-
-def _newest(folder: Path) -> Path:
-    versions = [p for p in folder.glob("*/model.onnx") if p.parent.name.isdecimal()]
-    if not versions:
-        raise ModelUnusable(
-            f"no model found: {folder}/<version>/model.onnx does not exist; "
-            "name the folder above 'digits' with --models-dir, or make a model with: make model"
-        )
-    return max(versions, key=lambda path: int(path.parent.name))
+        status = path.stat()
+    except OSError:
+        # Reading it says what is wrong.
+        return ModelFile(version, path, (0, 0, 0))
+    return ModelFile(version, path, (status.st_mtime_ns, status.st_size, status.st_ino))
 
 
 def _describe(data: bytes, version: str, session: Session) -> Model:

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from protos import grpc_service_pb2 as pb
 from service.errors import InvalidRequest
 from service.inference import Inference
 from service.rest_tensors import plain, read_object, read_request, write_response
@@ -31,6 +32,8 @@ def add_routes(app: web.Application, inference: Inference) -> None:
         app.router.add_get(f"{path}/stats", rest.statistics)
         app.router.add_post(f"{path}/infer", rest.infer)
     app.router.add_post("/v2/repository/index", rest.index)
+    app.router.add_post("/v2/repository/models/{model}/load", rest.load)
+    app.router.add_post("/v2/repository/models/{model}/unload", rest.unload)
 
 
 class _Rest:
@@ -69,6 +72,19 @@ class _Rest:
         if not isinstance(only_ready, bool):
             raise InvalidRequest("'ready' is neither true nor false")
         return web.json_response([plain(each) for each in self._inference.repository_index(only_ready).models])
+
+    async def load(self, request: web.Request) -> web.Response:
+        message = pb.RepositoryModelLoadRequest(model_name=_model(request)[0])
+        body = await request.read()
+        if body and read_object(body).get("parameters"):
+            message.parameters["given"].SetInParent()
+        await self._inference.load(message)
+        return web.json_response({})
+
+    async def unload(self, request: web.Request) -> web.Response:
+        await request.read()
+        await self._inference.unload(pb.RepositoryModelUnloadRequest(model_name=_model(request)[0]))
+        return web.json_response({})
 
     async def infer(self, request: web.Request) -> web.Response:
         body = await request.read()

@@ -29,9 +29,10 @@ from service.images import ImageReader
 from service.inference import Inference
 from service.inference_calls import InferenceCalls
 from service.interceptors import CallInterceptor
+from service.loading import Loader
 from service.metrics import Metrics
 from service.reflection import add_reflection
-from service.repository import Model
+from service.repository import Model, ModelFile
 from service.runtime import Session
 from service.settings import Settings
 from service.versions import Versions
@@ -74,10 +75,20 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         max_run_images=settings.max_run_images, max_queue_images=settings.max_queue_images, observer=metrics
     )
     classifier = Classifier(decoder, versions, max_batch_images=settings.max_batch_images, observer=metrics)
-    readiness = _Readiness(health.aio.HealthServicer(), metrics)
+    readiness = _Readiness(health.aio.HealthServicer(), metrics, versions)
+    loader = Loader(
+        versions,
+        find=lambda: repository.find(settings.models_dir),
+        load=lambda file: _load_model(settings, file),
+        policy=settings.model_versions,
+        observer=metrics,
+        on_change=readiness.tell,
+    )
     inference = Inference(
         classifier,
         versions,
+        loader,
+        allows_control=settings.model_control == "explicit",
         is_ready=readiness.is_ready,
         server_version=version("digitserve"),
         max_batch_images=settings.max_batch_images,
@@ -90,7 +101,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         ops = _http(web.operations_app(metrics, readiness.is_ready), settings)
         ops_port = await _open_http(stack, ops, settings.host, settings.ops_port, "--ops-port")
         server = _grpc_server(settings, [calls])
-        await readiness.set(False)
+        await readiness.tell()
         _add_digits(server, settings, classifier, versions, calls.draining)
         window = settings.stream_window_images
         oip = InferenceCalls(inference, stream_window=window, draining=calls.draining)
@@ -110,18 +121,15 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         public = _http(app, settings)
         http_port = await _open_http(stack, public, settings.host, settings.http_port, "--http-port")
 
-        model = await asyncio.to_thread(_load_model, settings)
-        metrics.model_loaded(
-            {"name": model.name, "version": model.version, "sha256": model.sha256},
-            model.providers_asked,
-            model.providers_got,
-        )
         await stack.enter_async_context(versions)
-        await versions.add(model)
+        await loader.start()
         stack.push_async_callback(_finish_calls, server, calls, public, settings.drain_timeout_s)
-        await readiness.set(True)
+        await readiness.open(True)
         stack.push_async_callback(_drain, readiness, settings.drain_delay_s)
-        yield Running(grpc_port, http_port, ops_port, model)
+        if settings.model_control == "poll":
+            watching = asyncio.create_task(loader.watch(settings.model_poll_s))
+            stack.callback(watching.cancel)
+        yield Running(grpc_port, http_port, ops_port, versions.find().model)
 
 
 async def until_signalled(is_serving: Callable[[], bool]) -> None:
@@ -144,26 +152,31 @@ async def until_signalled(is_serving: Callable[[], bool]) -> None:
 class _Readiness:
     """Whether calls are welcome, told alike by gRPC health, `/readyz` and the metric."""
 
-    def __init__(self, servicer: health.aio.HealthServicer, metrics: Metrics):
+    def __init__(self, servicer: health.aio.HealthServicer, metrics: Metrics, versions: Versions):
         self.servicer = servicer
         self._metrics = metrics
-        self._ready = False
+        self._versions = versions
+        self._is_open = False
 
     def is_ready(self) -> bool:
-        return self._ready
+        return self._is_open and bool(self._versions.loaded())
 
-    async def set(self, ready: bool) -> None:
-        self._ready = ready
+    async def open(self, is_open: bool) -> None:
+        self._is_open = is_open
+        await self.tell()
+
+    async def tell(self) -> None:
+        ready = self.is_ready()
         self._metrics.serving(ready)
         for name in HEALTH_NAMES:
             await self.servicer.set(name, SERVING if ready else NOT_SERVING)
 
 
-def _load_model(settings: Settings) -> Model:
+def _load_model(settings: Settings, file: ModelFile) -> Model:
     def make_session(model: bytes) -> Session:
         return Session(model, device=settings.device, threads=settings.threads, max_run_images=settings.max_run_images)
 
-    return repository.load_newest(settings.models_dir, make_session)
+    return repository.load(file, make_session)
 
 
 def _grpc_server(settings: Settings, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
@@ -228,7 +241,7 @@ def _port_text(host: str, port: int, reason: str, flag: str) -> str:
 
 
 async def _drain(readiness: _Readiness, delay_s: float) -> None:
-    await readiness.set(False)
+    await readiness.open(False)
     await asyncio.sleep(delay_s)
 
 

@@ -51,6 +51,10 @@ class Versions:
         """Every loaded version, in ascending order."""
         return [*self._loaded.values()]
 
+    def get(self, version: str) -> Version | None:
+        """The version of this number, if it is loaded."""
+        return self._loaded.get(version)
+
     def find(self, version: str = "") -> Version:
         """The version of this number; the newest for "".
 

@@ -31,7 +31,7 @@ def test_the_client_works_unchanged(server: ServerProcess, clients: Path, name: 
 
 def test_a_fuzzer_finds_the_http_side_as_it_is_described(clients: Path, tmp_path: Path) -> None:
     """Schemathesis; a schema cannot say that a shape fits its data, so what it takes to be valid may be refused."""
-    with ServerProcess() as server:
+    with ServerProcess("--model-control", "explicit") as server:
         command: list[str | Path] = [
             clients / "st",
             "--no-color",
@@ -41,8 +41,10 @@ def test_a_fuzzer_finds_the_http_side_as_it_is_described(clients: Path, tmp_path
             "15",
         ]
         options = ["--mode", "all", "--exclude-checks", "positive_data_acceptance", "--seed", "1"]
+        # Without a model the other calls would rightly fail.
+        command += ["--exclude-operation-id", "unload"]
         done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, timeout=300)
         assert done.returncode == 0, done.stdout
-        assert "Tested: 16" in done.stdout
+        assert "Tested: 17" in done.stdout
         stderr = server.stop()[1]
     assert "fault" not in stderr
