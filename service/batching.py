@@ -125,6 +125,11 @@ class Batcher:
         finally:
             self._executor.shutdown()
 
+    @property
+    def waiting_groups(self) -> int:
+        """Groups that have images in the queue."""
+        return sum(map(len, self._queues))
+
     async def submit(self, images: Images, deadline: float | None = None, priority: int = 0) -> Outcome:
         """Have images classified together with whatever else is waiting.
 

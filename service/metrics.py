@@ -8,7 +8,7 @@ ours begins with `digitserve_`. Times are in seconds.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,9 +21,29 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import Metric, UnknownMetricFamily
+from prometheus_client.registry import Collector
 
 SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+# Name, help, and the values by (model, version).
+Series = tuple[str, str, Sequence[tuple[tuple[str, str], float]]]
+
+
+class _Elsewhere(Collector):
+    """Series counted elsewhere, without a type: whether they are counters, nobody needs to know."""
+
+    def __init__(self, series: Callable[[], Iterable[Series]]):
+        self._series = series
+
+    def collect(self) -> Iterator[Metric]:
+        for name, help, values in self._series():
+            family = UnknownMetricFamily(name, help, labels=("model", "version"))
+            for labels, value in values:
+                family.add_metric(labels, value)
+            yield family
 
 
 class Metrics:
@@ -149,6 +169,10 @@ class Metrics:
     def providers(self, asked: Sequence[str], got: Sequence[str]) -> None:
         """The newest model was loaded with these execution providers."""
         self._provider.info({"asked": ",".join(asked), "got": ",".join(got)})
+
+    def show_also(self, series: Callable[[], Iterable[Series]]) -> None:
+        """Show series that are counted elsewhere, asked for whenever the metrics are."""
+        self._registry.register(_Elsewhere(series))
 
     def exposition(self) -> bytes:
         """All series in Prometheus' text format, of type `content_type`."""

@@ -79,16 +79,18 @@ def config(door: Door, model: Model, *, policy: str, max_batch_images: int, max_
         "providers_asked": ",".join(model.providers_asked),
         "providers_got": ",".join(model.providers_got),
     }
+    # An element of a BYTES tensor has no shape, and perf_analyzer takes none: so the whole of it is described.
+    max_batch_size, batch = (0, (-1,)) if door is FILES_DOOR else (max_batch_images, ())
     datatype, shape = door.input
     return pb.ModelConfig(
         name=door.name,
         platform=PLATFORM,
         backend="onnxruntime",
         version_policy=_version_policy(policy),
-        max_batch_size=max_batch_images,
-        input=[pb.ModelInput(name="image", data_type=_CONFIG_TYPES[datatype], dims=shape)],
+        max_batch_size=max_batch_size,
+        input=[pb.ModelInput(name="image", data_type=_CONFIG_TYPES[datatype], dims=(*batch, *shape))],
         output=[
-            pb.ModelOutput(name=name, data_type=_CONFIG_TYPES[datatype], dims=shape)
+            pb.ModelOutput(name=name, data_type=_CONFIG_TYPES[datatype], dims=(*batch, *shape))
             for name, (datatype, shape) in door.outputs.items()
         ],
         instance_group=[pb.ModelInstanceGroup(name=f"{door.name}_0", kind=kind, count=1)],

@@ -21,7 +21,7 @@ from aiohttp import web as aiohttp_web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from protos import digits_pb2, digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
-from service import digits, inference_calls, repository, web
+from service import digits, inference_calls, repository, triton_metrics, web
 from service.classifier import Classifier
 from service.decoding import Decoder
 from service.errors import PortUnavailable
@@ -74,6 +74,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     versions = Versions(
         max_run_images=settings.max_run_images, max_queue_images=settings.max_queue_images, observer=metrics
     )
+    if settings.triton_metrics == "on":
+        metrics.show_also(lambda: triton_metrics.series(versions))
     classifier = Classifier(decoder, versions, max_batch_images=settings.max_batch_images, observer=metrics)
     readiness = _Readiness(health.aio.HealthServicer(), metrics, versions)
     loader = Loader(

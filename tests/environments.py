@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,21 @@ def environment(name: str) -> Path:
                 pytest.skip(f"{folder.name} cannot be made: {done.stderr.strip().splitlines()[-1]}")
         ready.write_text(requirements.read_text())
     return folder / "bin"
+
+
+def node_environment() -> Path:
+    """The `node_modules` that requirements/node/package.json describes; skips the test if it cannot be made."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    wanted = (REPOSITORY / "requirements" / "node" / "package.json").read_text()
+    folder = REPOSITORY / ".venv-node"
+    ready = folder / "ready"
+    if not ready.exists() or ready.read_text() != wanted:
+        folder.mkdir(exist_ok=True)
+        (folder / "package.json").write_text(wanted)
+        install = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
+        done = subprocess.run(install, cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"{folder.name} cannot be made: {done.stderr.strip()[-200:]}")
+        ready.write_text(wanted)
+    return folder / "node_modules"
