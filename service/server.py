@@ -21,7 +21,7 @@ from aiohttp import web as aiohttp_web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from protos import digits_pb2, digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
-from service import digits, inference_calls, repository, triton_metrics, web
+from service import digits, inference_calls, repository, trial, triton_metrics, web
 from service.classifier import Classifier
 from service.decoding import Decoder
 from service.errors import PortUnavailable
@@ -81,7 +81,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     loader = Loader(
         versions,
         find=lambda: repository.find(settings.models_dir),
-        load=lambda file: _load_model(settings, file),
+        # While others answer, a file that ends the process would take them along.
+        load=lambda file: _load_model(settings, file, is_on_trial=bool(versions.loaded())),
         policy=settings.model_versions,
         observer=metrics,
         on_change=readiness.tell,
@@ -174,8 +175,10 @@ class _Readiness:
             await self.servicer.set(name, SERVING if ready else NOT_SERVING)
 
 
-def _load_model(settings: Settings, file: ModelFile) -> Model:
+def _load_model(settings: Settings, file: ModelFile, *, is_on_trial: bool) -> Model:
     def make_session(model: bytes) -> Session:
+        if is_on_trial:
+            trial.run(model, max_run_images=settings.max_run_images)
         return Session(model, device=settings.device, threads=settings.threads, max_run_images=settings.max_run_images)
 
     return repository.load(file, make_session)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 FACTS = {"network": "a constant", "accuracy": "0.1", "trained_on": "nothing", "reject_threshold": "-100"}
 
@@ -31,6 +31,22 @@ def answering(digit: int) -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     helper.set_model_props(model, FACTS)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def overflowing() -> bytes:
+    """A model with a chain of functions so deep that ONNX Runtime overflows its stack, and ends the process."""
+    depth = 3000
+    model = ModelProto.FromString(answering(1))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("deep", 1)]
+    model.opset_import.append(opsets[1])
+    for level in range(depth):
+        inner = helper.make_node(f"f{level + 1}", ["x"], ["y"], domain="deep")
+        nodes = [inner if level + 1 < depth else helper.make_node("Identity", ["x"], ["y"])]
+        model.functions.append(helper.make_function("deep", f"f{level}", ["x"], ["y"], nodes, opsets))
+    model.graph.node[2].input[0] = "deep pixels"
+    model.graph.node.insert(2, helper.make_node("f0", ["pixels"], ["deep pixels"], domain="deep"))
     data: bytes = model.SerializeToString()
     return data
 

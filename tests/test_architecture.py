@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"errors"},
     "statistics": {"batching"},
     "tensors": {"batching", "errors", "protos"},
+    "trial": {"errors", "runtime"},
     "triton_metrics": {"statistics", "versions"},
     "versions": {"batching", "errors", "repository", "statistics"},
     "web": {"classifier", "errors", "inference", "rest"},

@@ -22,7 +22,7 @@ from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from service.errors import ModelUnusable
 from service.server import Running, running
 from service.settings import Settings
-from tests.answering import answering, put
+from tests.answering import answering, overflowing, put
 from tests.server_process import wait_until
 
 
@@ -130,6 +130,14 @@ async def test_a_bad_version_changes_nothing_but_a_metric_and_its_state(tmp_path
         put(tmp_path, 2, answering(2))
         await ask.load()
         assert await ask.infer() == ("2", 2)
+
+
+async def test_a_file_that_ends_the_process_ends_another_one(tmp_path: Path) -> None:
+    put(tmp_path, 1, answering(1))
+    async with serving(tmp_path) as ask:
+        put(tmp_path, 2, overflowing())
+        assert "the process that tried it was ended by SIGSEGV" in (await ask.failed_load())[1]
+        assert await ask.infer() == ("1", 1)
 
 
 async def test_a_bad_file_in_the_place_of_the_loaded_one_changes_nothing(tmp_path: Path) -> None:
