@@ -54,7 +54,7 @@ requirements: $(DEV)/ready  ## pin the newest versions that pyproject.toml admit
 	$(DEV)/bin/python requirements/compile.py
 
 clean:  ## remove the virtual environments and everything built
-	rm -rf $(SERVE) $(DEV) $(PROTOS) build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE) $(DEV) $(PROTOS) .venv-clients .venv-perf_analyzer .venv-node build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Each environment is made anew when what it is made from changes.
 $(SERVE)/ready: requirements/serve-cpu.txt pyproject.toml

@@ -3,6 +3,10 @@
 Run by `make protos` and `make lint`, in an environment of its own: the
 compiler is older than the runtime on purpose, since code generated for
 protobuf 6 also runs with 7, and not the other way round.
+
+The messages of grpc_service.proto get a descriptor pool of their own. Every
+client of that protocol brings a copy of the file, and a process that loads a
+second one into protobuf's default pool dies of "duplicate symbol".
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+SHARED_POOL, OWN_POOL = "_descriptor_pool.Default()", "_descriptor_pool.DescriptorPool()"
 
 
 def generate(destination: Path) -> list[Path]:
@@ -30,6 +35,8 @@ def generate(destination: Path) -> list[Path]:
     run = subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True)
     if run.returncode:
         sys.exit(run.stderr)
+    messages = destination / "protos" / "grpc_service_pb2.py"
+    messages.write_text(messages.read_text().replace(SHARED_POOL, OWN_POOL))
     return sorted((destination / "protos").glob("*_pb2*"))
 
 

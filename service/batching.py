@@ -25,12 +25,16 @@ Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Run = Callable[[Images], tuple[Floats, Floats]]
 
+# Priorities go from 1, the first to run, to this; 0 and larger numbers mean the ordinary one.
+PRIORITY_LEVELS = 3
+ORDINARY_PRIORITY = 2
+
 
 class Observer(Protocol):
     """Whoever wants to know what the batcher does."""
 
-    def queue_length(self, images: int) -> None:
-        """This many images wait for the model now."""
+    def queue_changed(self, images: int) -> None:
+        """This many more images wait for the model, or fewer."""
 
     def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
         """The model ran once, on groups of images that had waited this long."""
@@ -61,6 +65,7 @@ class _Group:
     deadline: float | None
     submitted: float
     future: asyncio.Future[Outcome]
+    queue: deque[_Group]
     taken: int = 0
     queue_seconds: float = 0.0
     model_seconds: float = 0.0
@@ -92,7 +97,7 @@ class Batcher:
         self._max_run_images = max_run_images
         self._max_queue_images = max_queue_images
         self._observer = observer
-        self._queue: deque[_Group] = deque()
+        self._queues: tuple[deque[_Group], ...] = tuple(deque() for _ in range(PRIORITY_LEVELS))
         self._queued_images = 0
         self._arrived = asyncio.Event()
         self._closing = False
@@ -120,12 +125,19 @@ class Batcher:
         finally:
             self._executor.shutdown()
 
-    async def submit(self, images: Images, deadline: float | None = None) -> Outcome:
+    @property
+    def waiting_groups(self) -> int:
+        """Groups that have images in the queue."""
+        return sum(map(len, self._queues))
+
+    async def submit(self, images: Images, deadline: float | None = None, priority: int = 0) -> Outcome:
         """Have images classified together with whatever else is waiting.
 
         Args:
             images: uint8 of shape (N, 1, 28, 28), N at least 1.
             deadline: `time.monotonic()` after which the answer is useless.
+            priority: 1 to `PRIORITY_LEVELS`; anything else is the ordinary one. What waits with a lower
+                number runs first.
 
         Raises:
             QueueFull: There is no room for N more images; nothing was queued.
@@ -140,8 +152,9 @@ class Batcher:
                 f"{self._max_queue_images} (--max-queue-images); try again a little later"
             )
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        group = _Group(images, deadline, time.monotonic(), future)
-        self._queue.append(group)
+        queue = self._queues[(priority if 1 <= priority <= PRIORITY_LEVELS else ORDINARY_PRIORITY) - 1]
+        group = _Group(images, deadline, time.monotonic(), future, queue)
+        queue.append(group)
         self._count(len(images))
         self._arrived.set()
         try:
@@ -165,22 +178,22 @@ class Batcher:
         finally:
             # Empty unless the loop itself failed: then nobody must wait for it.
             self._closing = True
-            while self._queue:
-                group = self._queue.popleft()
-                self._queued_images -= group.waiting
+            while queue := self._next_queue():
+                group = queue.popleft()
+                self._count(-group.waiting)
                 _fail(group, NotReady("the server cannot run its model any more; another one may answer"))
 
     def _take(self) -> list[tuple[_Group, Images]]:
-        """The next run: live groups in the order of arrival, up to the size of a run.
+        """The next run: live groups by priority and in the order of arrival, up to the size of a run.
 
-        What does not fit of a large group goes to the end of the queue, so
+        What does not fit of a large group goes to the end of its queue, so
         that single images never wait for the whole of it.
         """
         now = time.monotonic()
         batch: list[tuple[_Group, Images]] = []
         room = self._max_run_images
-        while self._queue and room:
-            group = self._queue.popleft()
+        while room and (queue := self._next_queue()):
+            group = queue.popleft()
             if group.deadline is not None and now >= group.deadline:
                 self._count(-group.waiting)
                 _fail(group, DeadlinePassed(f"the deadline passed after {now - group.submitted:.3f} s in the queue"))
@@ -193,8 +206,12 @@ class Batcher:
             self._count(-len(part))
             batch.append((group, part))
             if group.waiting:
-                self._queue.append(group)
+                queue.append(group)
         return batch
+
+    def _next_queue(self) -> deque[_Group] | None:
+        """The first queue in which a group waits."""
+        return next(filter(None, self._queues), None)
 
     async def _run_batch(self, batch: list[tuple[_Group, Images]]) -> None:
         """Run the model once and hand every group its part of the answer."""
@@ -228,12 +245,12 @@ class Batcher:
     def _forget(self, group: _Group) -> None:
         """Take a group that nobody waits for any more out of the queue."""
         with contextlib.suppress(ValueError):
-            self._queue.remove(group)
+            group.queue.remove(group)
             self._count(-group.waiting)
 
     def _count(self, change: int) -> None:
         self._queued_images += change
-        self._observer.queue_length(self._queued_images)
+        self._observer.queue_changed(change)
 
 
 def _finish(group: _Group) -> None:

@@ -6,22 +6,20 @@ method, so that an image is answered the same however it was sent.
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from service.batching import Batcher, Outcome
+from service.batching import Images, Outcome
 from service.convention import SIDE
-from service.errors import DeadlinePassed, InvalidImage, InvalidRequest, NotReady, QueueFull
-from service.images import ImageReader
-from service.repository import Model
+from service.decoding import Decoder
+from service.errors import InvalidImage, InvalidRequest
+from service.images import Pixels
+from service.versions import Version, Versions
 
 PIXELS = SIDE * SIDE
 # With less than half of the probability, the best guess is more likely wrong than right.
@@ -57,6 +55,25 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Inferred:
+    """What the model says about a stack of N images.
+
+    Attributes:
+        version: Which one answered.
+        images: What it saw, uint8 of shape (N, 1, 28, 28).
+        outcome: Its answers as arrays, and where the time went.
+        digits: The most probable digit of each image.
+        rejection_reasons: As in `Prediction`.
+    """
+
+    version: Version
+    images: Images
+    outcome: Outcome
+    digits: list[int]
+    rejection_reasons: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One result for each image of a request, in order, and where the time went (seconds)."""
 
@@ -68,61 +85,28 @@ class Answer:
 
 
 class Observer(Protocol):
-    """Whoever wants to know what was decoded and predicted."""
-
-    def image_decoded(self, seconds: float) -> None:
-        """An image file was read, or found unreadable."""
+    """Whoever wants to know what was predicted."""
 
     def predicted(self, digit: int, rejection_reason: str) -> None:
         """An image was classified."""
 
 
 class Classifier:
-    """Classifies images once a model has been handed to `open`."""
+    """Classifies images, as the versions of the model that are loaded see them."""
 
-    def __init__(
-        self,
-        reader: ImageReader,
-        *,
-        max_batch_images: int,
-        max_decode_images: int,
-        decode_threads: int,
-        observer: Observer,
-    ):
-        """Prepare; calls are answered with NotReady until `open`.
+    def __init__(self, decoder: Decoder, versions: Versions, *, max_batch_images: int, observer: Observer):
+        """Prepare.
 
         Args:
-            reader: Turns image files into 28x28 pixels.
+            decoder: Reads image files.
+            versions: Of the model.
             max_batch_images: Most images in one request.
-            max_decode_images: Image files that may wait to be read; more are refused.
-            decode_threads: Threads that read image files.
             observer: Told of every image.
         """
-        self._reader = reader
+        self._decoder = decoder
+        self._versions = versions
         self._max_batch_images = max_batch_images
-        self._max_decode_images = max_decode_images
-        self._decoding_images = 0
-        self._decode_threads = decode_threads
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._observer = observer
-        self._served: tuple[Model, Batcher] | None = None
-
-    def open(self, model: Model, batcher: Batcher) -> None:
-        """Answer calls from now on with this model, through this batcher."""
-        self._served = model, batcher
-
-    def close(self) -> None:
-        """Release the decoding threads; call it when no request is in progress."""
-        self._decoders.shutdown()
-
-    @property
-    def model(self) -> Model:
-        """The model that answers.
-
-        Raises:
-            NotReady: None is loaded yet.
-        """
-        return self._serving()[0]
 
     async def classify(self, images: Sequence[bytes], format: Format, deadline: float | None = None) -> Answer:
         """Classify images; a bad one gets an error as its result and disturbs no other.
@@ -133,33 +117,130 @@ class Classifier:
             deadline: `time.monotonic()` after which the answer is useless.
 
         Raises:
+            CallError: As for `infer` and `infer_files`.
+        """
+        if format is Format.RAW_28X28:
+            self._versions.find()
+            self._check_count(len(images))
+            decode_seconds, pixels = 0.0, [_raw(image) for image in images]
+            good = _stack(pixels)
+            inferred = None if good is None else await self.infer(good, deadline)
+        else:
+            decode_seconds, pixels, inferred = await self.infer_files(images, deadline)
+        if inferred is None:
+            version = self._versions.find().model.version
+            return Answer(
+                [each for each in pixels if isinstance(each, InvalidImage)], version, decode_seconds, 0.0, 0.0
+            )
+        outcome = inferred.outcome
+        predictions = map(
+            _prediction,
+            inferred.digits,
+            outcome.probabilities.tolist(),
+            inferred.rejection_reasons,
+            outcome.digit_scores.tolist(),
+        )
+        return Answer(
+            [each if isinstance(each, InvalidImage) else next(predictions) for each in pixels],
+            inferred.version.model.version,
+            decode_seconds,
+            outcome.queue_seconds,
+            outcome.model_seconds,
+        )
+
+    async def infer(
+        self, images: Images, deadline: float | None = None, *, version: str = "", priority: int = 0
+    ) -> Inferred:
+        """Run the model on pixels.
+
+        Args:
+            images: uint8 of shape (N, 1, 28, 28), 0 paper to 255 ink, N from 1 to `max_batch_images`.
+            deadline: `time.monotonic()` after which the answer is useless.
+            version: Of the model; "" for the newest.
+            priority: As for `Batcher.submit`.
+
+        Raises:
             InvalidRequest: There are no images, or too many.
             QueueFull: Too many images are waiting.
             DeadlinePassed: The deadline passed before the model was free.
+            NotFound: This version is not loaded.
             NotReady: The server is starting or shutting down.
         """
-        model, batcher = self._serving()
-        self._check_count(len(images))
         began = time.monotonic()
-        if format is Format.RAW_28X28:
-            pixels: list[npt.NDArray[np.uint8] | InvalidImage] = [_raw(image) for image in images]
-            decode_seconds = 0.0
-        else:
-            pixels = await self._decode(images, deadline)
-            decode_seconds = time.monotonic() - began
-        good = [each for each in pixels if not isinstance(each, InvalidImage)]
-        if not good:
-            return Answer([e for e in pixels if isinstance(e, InvalidImage)], model.version, decode_seconds, 0.0, 0.0)
-        stack = np.stack(good).reshape(-1, 1, SIDE, SIDE)
-        outcome = await batcher.submit(stack, deadline)
-        predictions = iter(self._predictions(stack, outcome, model.reject_threshold))
-        results = [each if isinstance(each, InvalidImage) else next(predictions) for each in pixels]
-        return Answer(results, model.version, decode_seconds, outcome.queue_seconds, outcome.model_seconds)
+        found = self._versions.find(version)
+        self._check_count(len(images))
+        requests = found.statistics.pixels
+        submitted = time.monotonic()
+        try:
+            outcome = await found.batcher.submit(images, deadline, priority)
+        except Exception:
+            requests.fail.add(time.monotonic() - began)
+            raise
+        answered = time.monotonic()
+        digits: list[int] = outcome.probabilities.argmax(1).tolist()
+        reasons = self._judge(images, outcome, digits, found.model.reject_threshold)
+        ended = time.monotonic()
+        requests.answered(
+            len(images),
+            input=submitted - began,
+            queue=outcome.queue_seconds,
+            infer=outcome.model_seconds,
+            output=ended - answered,
+            total=ended - began,
+        )
+        return Inferred(found, images, outcome, digits, reasons)
 
-    def _serving(self) -> tuple[Model, Batcher]:
-        if self._served is None:
-            raise NotReady("the model is still being loaded; try again in a moment")
-        return self._served
+    async def infer_files(
+        self,
+        files: Sequence[bytes],
+        deadline: float | None = None,
+        *,
+        version: str = "",
+        priority: int = 0,
+        needs_all: bool = False,
+    ) -> tuple[float, list[Pixels | InvalidImage], Inferred | None]:
+        """Read image files and run the model on those that can be read.
+
+        Args:
+            files: At least one, at most `max_batch_images`.
+            deadline: As for `infer`.
+            version: As for `infer`.
+            priority: As for `infer`.
+            needs_all: Refuse them all if one cannot be read.
+
+        Returns:
+            Seconds it took to read them; the pixels of each, or why there are
+            none; and what the model says about those with pixels, if any.
+
+        Raises:
+            InvalidImage: One cannot be read, and all are needed; the text tells which.
+            CallError: As for `infer`.
+        """
+        began = time.monotonic()
+        requests = self._versions.find(version).statistics.files
+        self._check_count(len(files))
+        inferred = None
+        try:
+            pixels = await self._decoder.read(files, deadline)
+            decode_seconds = time.monotonic() - began
+            if needs_all:
+                _check_all(pixels)
+            good = _stack(pixels)
+            if good is not None:
+                inferred = await self.infer(good, deadline, version=version, priority=priority)
+        except Exception:
+            requests.fail.add(time.monotonic() - began)
+            raise
+        total = time.monotonic() - began
+        if inferred is None:
+            requests.fail.add(total)
+        else:
+            requests = inferred.version.statistics.files
+            queue, infer = inferred.outcome.queue_seconds, inferred.outcome.model_seconds
+            images = len(inferred.digits)
+            requests.ran(images, infer)
+            requests.answered(images, input=decode_seconds, queue=queue, infer=infer, output=0.0, total=total)
+        return decode_seconds, pixels, inferred
 
     def _check_count(self, images: int) -> None:
         if not images:
@@ -169,60 +250,37 @@ class Classifier:
                 f"the request holds {images} images, the limit is {self._max_batch_images} (--max-batch-images)"
             )
 
-    async def _decode(
-        self, images: Sequence[bytes], deadline: float | None
-    ) -> list[npt.NDArray[np.uint8] | InvalidImage]:
-        """Read image files in threads, in which Pillow lets other Python code run."""
-        if self._decoding_images + len(images) > self._max_decode_images:
-            raise QueueFull(
-                f"{self._decoding_images} image files wait to be read and {len(images)} more would exceed the limit "
-                f"of {self._max_decode_images} (--max-queue-images); try again a little later"
-            )
-        loop = asyncio.get_running_loop()
-        # A large request fills the threads, not their queue: small ones get in between.
-        free = asyncio.Semaphore(self._decode_threads)
-
-        async def read(image: bytes) -> npt.NDArray[np.uint8] | InvalidImage:
-            async with free:
-                return await loop.run_in_executor(self._decoders, self._read, image, deadline)
-
-        self._decoding_images += len(images)
-        try:
-            return await asyncio.gather(*map(read, images))
-        finally:
-            self._decoding_images -= len(images)
-
-    def _read(self, image: bytes, deadline: float | None) -> npt.NDArray[np.uint8] | InvalidImage:
-        began = time.monotonic()
-        if deadline is not None and began >= deadline:
-            raise DeadlinePassed("the deadline passed before the image file was read")
-        try:
-            return self._reader.read(image)
-        except InvalidImage as error:
-            return error
-        finally:
-            self._observer.image_decoded(time.monotonic() - began)
-
-    def _predictions(
-        self, images: npt.NDArray[np.uint8], outcome: Outcome, reject_threshold: float
-    ) -> list[Prediction]:
-        digits = outcome.probabilities.argmax(1).tolist()
+    def _judge(self, images: Images, outcome: Outcome, digits: list[int], reject_threshold: float) -> list[str]:
+        """Why each image's answer should not be trusted, or ""; the observer is told."""
         blank = (images.reshape(len(images), -1).max(1) < FAINTEST_INK).tolist()
         strange = (outcome.digit_scores < reject_threshold).tolist()
-        predictions = []
-        for row, score, digit, is_blank, is_strange in zip(
-            outcome.probabilities.tolist(), outcome.digit_scores.tolist(), digits, blank, strange, strict=True
-        ):
-            reason = _rejection_reason(is_blank, is_strange, row[digit])
-            predictions.append(Prediction(digit, row[digit], row, reason, score))
+        confidences = outcome.probabilities.max(1).tolist()
+        reasons = list(map(_rejection_reason, blank, strange, confidences))
+        for digit, reason in zip(digits, reasons, strict=True):
             self._observer.predicted(digit, reason)
-        return predictions
+        return reasons
 
 
-def _raw(image: bytes) -> npt.NDArray[np.uint8] | InvalidImage:
+def _stack(pixels: Sequence[Pixels | InvalidImage]) -> Images | None:
+    """Those that are images, as uint8 (N, 1, 28, 28); None if none is."""
+    good = [each for each in pixels if not isinstance(each, InvalidImage)]
+    return np.stack(good).reshape(-1, 1, SIDE, SIDE) if good else None
+
+
+def _check_all(pixels: Sequence[Pixels | InvalidImage]) -> None:
+    for index, each in enumerate(pixels):
+        if isinstance(each, InvalidImage):
+            raise InvalidImage(f"image {index} of the batch: {each}")
+
+
+def _raw(image: bytes) -> Pixels | InvalidImage:
     if len(image) != PIXELS:
         return InvalidImage(f"a RAW_28X28 image has {PIXELS} bytes (28 rows of 28), this one has {len(image)}")
     return np.frombuffer(image, np.uint8)
+
+
+def _prediction(digit: int, probabilities: list[float], reason: str, score: float) -> Prediction:
+    return Prediction(digit, probabilities[digit], probabilities, reason, score)
 
 
 def _rejection_reason(blank: bool, strange: bool, confidence: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,10 @@ import grpc
 from google.rpc import status_pb2
 
 from protos import digits_pb2, digits_pb2_grpc
+from service.calls import answer_in_order, deadline_of
 from service.classifier import Answer, Classifier, Format, Prediction
-from service.errors import CallError, InvalidImage, InvalidRequest, NotImplementedYet, NotReady
+from service.errors import CallError, InvalidImage, InvalidRequest, NotImplementedYet
+from service.versions import Versions
 
 if TYPE_CHECKING:
     # Generic in the stubs only.
@@ -33,6 +34,7 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
     def __init__(
         self,
         classifier: Classifier,
+        versions: Versions,
         *,
         limits: digits_pb2.Limits,
         stream_window_images: int,
@@ -42,17 +44,19 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
 
         Args:
             classifier: Does the work.
+            versions: Of its model.
             limits: What `GetModel` tells of the server's limits.
             stream_window_images: Images of one stream worked on at the same time.
             draining: Once set, streams answer what they have received, and end.
         """
         self._classifier = classifier
+        self._versions = versions
         self._limits = limits
         self._stream_window_images = stream_window_images
         self._draining = draining
 
     async def Classify(self, request: digits_pb2.ClassifyRequest, context: Context) -> digits_pb2.ClassifyResponse:
-        answer = await self._classifier.classify([request.image], _format(request.format), _deadline(context))
+        answer = await self._classifier.classify([request.image], _format(request.format), deadline_of(context))
         result = answer.results[0]
         if isinstance(result, InvalidImage):
             raise result
@@ -63,7 +67,7 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
     async def ClassifyBatch(
         self, request: digits_pb2.ClassifyBatchRequest, context: Context
     ) -> digits_pb2.ClassifyBatchResponse:
-        answer = await self._classifier.classify(request.images, _format(request.format), _deadline(context))
+        answer = await self._classifier.classify(request.images, _format(request.format), deadline_of(context))
         return digits_pb2.ClassifyBatchResponse(
             results=[
                 digits_pb2.ItemResult(error=_error(result))
@@ -79,32 +83,14 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
         self, requests: AsyncIterator[digits_pb2.ClassifyStreamRequest | CallError], context: Context
     ) -> None:
         """Answer in order, while up to a window of images is worked on."""
-        answers: asyncio.Queue[asyncio.Task[digits_pb2.ClassifyStreamResponse] | None] = asyncio.Queue()
-        # Makes a caller who sends faster than we answer wait.
-        window = asyncio.Semaphore(self._stream_window_images)
-
-        async def receive() -> None:
-            incoming = aiter(requests)
-            try:
-                # First the room, then the request: what was received is answered, also when draining cuts in.
-                while await window.acquire() and (request := await anext(incoming, None)) is not None:
-                    answers.put_nowait(tasks.create_task(self._answer(request, _deadline(context))))
-            finally:
-                answers.put_nowait(None)
-
-        async def stop_receiving_when_draining() -> None:
-            await self._draining.wait()
-            receiving.cancel()
-
-        async with asyncio.TaskGroup() as tasks:
-            receiving = tasks.create_task(receive())
-            watching = tasks.create_task(stop_receiving_when_draining())
-            while task := await answers.get():
-                await context.write(await task)
-                window.release()
-            watching.cancel()
-        if receiving.cancelled():
-            raise NotReady("the server is shutting down; what it received is answered, another one may do the rest")
+        deadline = deadline_of(context)
+        await answer_in_order(
+            requests,
+            lambda request: self._answer(request, deadline),
+            context.write,
+            window=self._stream_window_images,
+            draining=self._draining,
+        )
 
     async def _answer(
         self, request: digits_pb2.ClassifyStreamRequest | CallError, deadline: float | None
@@ -125,7 +111,7 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
         raise NotImplementedYet("Explain is not available in this release; Classify answers without its reasons")
 
     async def GetModel(self, request: digits_pb2.GetModelRequest, context: Context) -> digits_pb2.GetModelResponse:
-        model = self._classifier.model
+        model = self._versions.find().model
         return digits_pb2.GetModelResponse(
             name=model.name,
             version=model.version,
@@ -151,12 +137,6 @@ def _format(value: digits_pb2.ImageFormat.ValueType) -> Format:
         raise InvalidRequest(
             f"unknown image format {value}; expected IMAGE_FORMAT_ENCODED (1) or IMAGE_FORMAT_RAW_28X28 (2)"
         ) from None
-
-
-def _deadline(context: Context) -> float | None:
-    """The call's deadline on the monotonic clock; None when it has none."""
-    remaining = context.time_remaining()
-    return None if remaining is None else time.monotonic() + remaining
 
 
 def _prediction(prediction: Prediction) -> digits_pb2.Prediction:

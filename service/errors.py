@@ -4,6 +4,7 @@
     ├── CallError                  a call is answered with a status
     │   ├── InvalidImage           INVALID_ARGUMENT
     │   ├── InvalidRequest         INVALID_ARGUMENT
+    │   ├── NotFound               NOT_FOUND
     │   ├── QueueFull              RESOURCE_EXHAUSTED
     │   ├── DeadlinePassed         DEADLINE_EXCEEDED
     │   ├── NotReady               UNAVAILABLE
@@ -51,6 +52,12 @@ class InvalidRequest(CallError):
     status = "INVALID_ARGUMENT"
 
 
+class NotFound(CallError):
+    """The server has no such model, or no such version of it."""
+
+    status = "NOT_FOUND"
+
+
 class QueueFull(CallError):
     """More images are waiting than the server is willing to hold."""
 
@@ -70,7 +77,7 @@ class NotReady(CallError):
 
 
 class NotImplementedYet(CallError):
-    """The contract names this call, this release does not answer it."""
+    """The contract names this call or feature; this release, or the way it was started, does not have it."""
 
     status = "UNIMPLEMENTED"
 

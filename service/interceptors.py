@@ -154,7 +154,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 def _status(error: Exception) -> tuple[str, str]:
     """The name of the status, and the text, that an error ends a call with."""
-    if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+    # Answers of a stream that failed at the same time.
+    if isinstance(error, ExceptionGroup) and not error.split(CallError)[1]:
         return _status(error.exceptions[0])
     if isinstance(error, CallError):
         return error.status, str(error)

@@ -53,17 +53,19 @@ class Manifest:
         """
         try:
             if path.stat().st_size > LARGEST_FILE_BYTES:
-                raise ModelUnusable(f"{path} has more than {LARGEST_FILE_BYTES} bytes; it is no manifest of a model")
+                raise ModelUnusable(f"manifest.json has more than {LARGEST_FILE_BYTES} bytes")
             content = json.loads(path.read_bytes())
             return cls._parse(content["sha256"], content["golden"])
         except FileNotFoundError:
             raise ModelUnusable(
-                f"there is no {path}; `python -m model_export verify` writes it beside the model"
+                "there is no manifest.json beside it; `python -m model_export verify` writes one"
             ) from None
         except OSError as error:
-            raise ModelUnusable(f"cannot read {path}: {error.strerror}") from None
+            raise ModelUnusable(f"cannot read manifest.json: {error.strerror}") from None
         except (ValueError, TypeError, KeyError, binascii.Error):
-            raise ModelUnusable(f"{path} is damaged; expected what `python -m model_export verify` writes") from None
+            raise ModelUnusable(
+                "manifest.json is damaged; expected what `python -m model_export verify` writes"
+            ) from None
 
     @classmethod
     def _parse(cls, sha256: str, golden: dict[str, Any]) -> Manifest:

@@ -7,7 +7,8 @@ ours begins with `digitserve_`. Times are in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,9 +21,29 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import Metric, UnknownMetricFamily
+from prometheus_client.registry import Collector
 
 SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+# Name, help, and the values by (model, version).
+Series = tuple[str, str, Sequence[tuple[tuple[str, str], float]]]
+
+
+class _Elsewhere(Collector):
+    """Series counted elsewhere, without a type: whether they are counters, nobody needs to know."""
+
+    def __init__(self, series: Callable[[], Iterable[Series]]):
+        self._series = series
+
+    def collect(self) -> Iterator[Metric]:
+        for name, help, values in self._series():
+            family = UnknownMetricFamily(name, help, labels=("model", "version"))
+            for labels, value in values:
+                family.add_metric(labels, value)
+            yield family
 
 
 class Metrics:
@@ -74,10 +95,21 @@ class Metrics:
             "digitserve_rejections_total", "Images whose prediction was rejected.", ("reason",), registry=registry
         )
         self._http = Counter(
-            "digitserve_http_requests_total", "Classifications over HTTP, by status.", ("status",), registry=registry
+            "digitserve_http_requests_total",
+            "Requests over HTTP, by path and status.",
+            ("path", "status"),
+            registry=registry,
         )
         self._ready = Gauge("digitserve_ready", "1 while the server is ready for calls, else 0.", registry=registry)
-        self._model = Info("digitserve_model", "The model that is served.", registry=registry)
+        self._model = Gauge(
+            "digitserve_model_info",
+            "1 for every model that is loaded.",
+            ("name", "version", "sha256"),
+            registry=registry,
+        )
+        self._loads = Counter(
+            "digitserve_model_loads_total", "Models loaded, or refused.", ("outcome",), registry=registry
+        )
         self._provider = Info(
             "digitserve_provider", "ONNX Runtime execution providers, asked for and got.", registry=registry
         )
@@ -91,9 +123,9 @@ class Metrics:
         self._handled.labels(kind, service, method, code).inc()
         self._handling.labels(kind, service, method).observe(seconds)
 
-    def queue_length(self, images: int) -> None:
-        """This many images wait for the model now."""
-        self._queue_images.set(images)
+    def queue_changed(self, images: int) -> None:
+        """This many more images wait for the model, or fewer."""
+        self._queue_images.inc(images)
 
     def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
         """The model ran once, on groups of images that had waited this long."""
@@ -112,18 +144,35 @@ class Metrics:
         if rejection_reason:
             self._rejections.labels(rejection_reason).inc()
 
-    def http_answered(self, status: int) -> None:
-        """A classification over HTTP was answered with this status."""
-        self._http.labels(str(status)).inc()
+    def http_answered(self, path: str, status: int) -> None:
+        """A request for a path, as it is written in the routes, was answered with this status."""
+        self._http.labels(path, str(status)).inc()
 
     def serving(self, ready: bool) -> None:
         """The server became ready, or stopped being so."""
         self._ready.set(ready)
 
-    def model_loaded(self, facts: dict[str, str], asked: Sequence[str], got: Sequence[str]) -> None:
-        """A model was loaded with these providers."""
-        self._model.info(facts)
+    def model_loaded(self, name: str, version: str, sha256: str) -> None:
+        """A version answers now."""
+        self._model.labels(name, version, sha256).set(1)
+        self._loads.labels("loaded").inc()
+
+    def model_removed(self, name: str, version: str, sha256: str) -> None:
+        """A version answers no more."""
+        with contextlib.suppress(KeyError):
+            self._model.remove(name, version, sha256)
+
+    def model_refused(self) -> None:
+        """A version could not be loaded."""
+        self._loads.labels("refused").inc()
+
+    def providers(self, asked: Sequence[str], got: Sequence[str]) -> None:
+        """The newest model was loaded with these execution providers."""
         self._provider.info({"asked": ",".join(asked), "got": ",".join(got)})
+
+    def show_also(self, series: Callable[[], Iterable[Series]]) -> None:
+        """Show series that are counted elsewhere, asked for whenever the metrics are."""
+        self._registry.register(_Elsewhere(series))
 
     def exposition(self) -> bytes:
         """All series in Prometheus' text format, of type `content_type`."""

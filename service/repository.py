@@ -1,7 +1,7 @@
 """Model files on disk: `models/<name>/<version>/model.onnx`, and `manifest.json` beside it.
 
-Finds the newest version, reads the file once, checks it, and says what it is.
-How a model is run is handed in.
+Finds the versions, reads a file once, checks it, and says what it is. How a
+model is run is handed in.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from service.errors import ModelUnusable
 from service.manifest import Manifest
 
 NAME = "digits"
+MANIFEST = "manifest.json"
 LARGEST_FILE_BYTES = 512 * 1024 * 1024
 
 
@@ -71,42 +72,94 @@ class Model:
     run: Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 
 
-def load_newest(models_dir: Path, make_session: Callable[[bytes], Session]) -> Model:
-    """Load the version of `digits` with the highest number.
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file that was found; unequal to what is found after it was changed.
+
+    Attributes:
+        version: A whole number, as text.
+        path: Where it is.
+        stamp: Time of the last change (ns), size and inode, of the file and of its manifest.
+    """
+
+    version: str
+    path: Path
+    stamp: tuple[int, ...]
+
+
+def find(models_dir: Path) -> list[ModelFile]:
+    """The model files in a folder, by ascending version.
+
+    They are `digits/<version>/model.onnx`; or else `<version>/model.onnx`, the
+    folder of one model; or else `model.onnx`, which is version 1.
+
+    Raises:
+        ModelUnusable: There is none.
+    """
+    for folder in (models_dir / NAME, models_dir):
+        versions = [p for p in folder.glob("*/model.onnx") if p.parent.name.isdecimal() and p.parent.name.isascii()]
+        if versions:
+            return [_file(path.parent.name, path) for path in sorted(versions, key=lambda path: int(path.parent.name))]
+    if (models_dir / "model.onnx").exists():
+        return [_file("1", models_dir / "model.onnx")]
+    raise ModelUnusable(
+        f"no model found: {models_dir / NAME}/<version>/model.onnx does not exist; "
+        "name the folder above 'digits' with --models-dir, or make a model with: make model"
+    )
+
+
+def select(files: Sequence[ModelFile], policy: str) -> list[ModelFile]:
+    """Those of the files that a policy wants.
 
     Args:
-        models_dir: Folder that holds `digits/<version>/model.onnx` and its manifest.
+        files: By ascending version.
+        policy: "all", "latest:N" for the N highest numbers, or numbers such as "1,3".
+    """
+    if policy == "all":
+        return list(files)
+    if policy.startswith("latest:"):
+        return list(files[-int(policy.removeprefix("latest:")) :])
+    wanted = {int(number) for number in policy.split(",")}
+    return [file for file in files if int(file.version) in wanted]
+
+
+def load(file: ModelFile, make_session: Callable[[bytes], Session]) -> Model:
+    """Read a model file once, make a model of what was read, and hold it to its manifest.
+
+    Args:
+        file: As from `find`.
         make_session: Turns the bytes of a model file into a session.
 
     Raises:
-        ModelUnusable: There is no such file, its facts are missing or wrong,
-            or it is not what its manifest says.
+        ModelUnusable: It cannot be read, its facts are missing or wrong, or
+            it is not what its manifest says.
     """
-    path = _newest(models_dir / NAME)
     try:
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise ModelUnusable(f"{path} has {path.stat().st_size} bytes; at most {LARGEST_FILE_BYTES} are read")
-        data = path.read_bytes()
+        size = file.path.stat().st_size
+        if size > LARGEST_FILE_BYTES:
+            raise ModelUnusable(f"the file has {size} bytes; at most {LARGEST_FILE_BYTES} are read")
+        data = file.path.read_bytes()
     except OSError as error:
-        raise ModelUnusable(f"cannot read {path}: {error.strerror}") from error
-    manifest = Manifest.read(path.with_name("manifest.json"))
+        raise ModelUnusable(f"cannot read the file: {error.strerror}") from error
+    manifest = Manifest.read(file.path.with_name(MANIFEST))
+    manifest.check_file(data)
+    model = _describe(data, file.version, make_session(data))
+    manifest.check_answers(model.run)
+    return model
+
+
+def _file(version: str, path: Path) -> ModelFile:
+    # With the manifest's, since a model that came before its manifest is to be looked at again.
+    return ModelFile(version, path, (*_stamp(path), *_stamp(path.with_name(MANIFEST))))
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
     try:
-        manifest.check_file(data)
-        model = _describe(data, path.parent.name, make_session(data))
-        manifest.check_answers(model.run)
-        return model
-    except ModelUnusable as error:
-        raise ModelUnusable(f"{path}: {error}") from error
-
-
-def _newest(folder: Path) -> Path:
-    versions = [p for p in folder.glob("*/model.onnx") if p.parent.name.isdecimal()]
-    if not versions:
-        raise ModelUnusable(
-            f"no model found: {folder}/<version>/model.onnx does not exist; "
-            "name the folder above 'digits' with --models-dir, or make a model with: make model"
-        )
-    return max(versions, key=lambda path: int(path.parent.name))
+        status = path.stat()
+    except OSError:
+        # Reading it says what is wrong.
+        return 0, 0, 0
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _describe(data: bytes, version: str, session: Session) -> Model:

@@ -14,30 +14,35 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import grpc
 from aiohttp import web as aiohttp_web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from protos import digits_pb2, digits_pb2_grpc
-from service import digits, repository, web
-from service.batching import Batcher
+from protos import digits_pb2, digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
+from service import digits, inference_calls, repository, trial, triton_metrics, web
 from service.classifier import Classifier
+from service.decoding import Decoder
 from service.errors import PortUnavailable
 from service.images import ImageReader
+from service.inference import Inference
+from service.inference_calls import InferenceCalls
 from service.interceptors import CallInterceptor
+from service.loading import Loader
 from service.metrics import Metrics
-from service.repository import Model
+from service.reflection import add_reflection
+from service.repository import Model, ModelFile
 from service.runtime import Session
 from service.settings import Settings
+from service.versions import Versions
 
 log = logging.getLogger(__name__)
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-# Health answers for the server as a whole ("") and for the service by name.
-HEALTH_NAMES = ("", digits.SERVICE)
+# Health answers for the server as a whole ("") and for the services by name.
+HEALTH_NAMES = ("", digits.SERVICE, inference_calls.SERVICE)
 HANDOVER_S = 0.2
 
 
@@ -60,48 +65,74 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     """
     metrics = Metrics()
     metrics.serving(False)
-    classifier = Classifier(
+    decoder = Decoder(
         ImageReader(settings.max_image_bytes, settings.max_image_pixels),
-        max_batch_images=settings.max_batch_images,
-        max_decode_images=settings.max_queue_images,
-        decode_threads=settings.decode_threads,
+        threads=settings.decode_threads,
+        max_images=settings.max_queue_images,
         observer=metrics,
     )
-    readiness = _Readiness(health.aio.HealthServicer(), metrics)
+    versions = Versions(
+        max_run_images=settings.max_run_images, max_queue_images=settings.max_queue_images, observer=metrics
+    )
+    if settings.triton_metrics == "on":
+        metrics.show_also(lambda: triton_metrics.series(versions))
+    classifier = Classifier(decoder, versions, max_batch_images=settings.max_batch_images, observer=metrics)
+    readiness = _Readiness(health.aio.HealthServicer(), metrics, versions)
+    loader = Loader(
+        versions,
+        find=lambda: repository.find(settings.models_dir),
+        # While others answer, a file that ends the process would take them along.
+        load=lambda file: _load_model(settings, file, is_on_trial=bool(versions.loaded())),
+        policy=settings.model_versions,
+        observer=metrics,
+        on_change=readiness.tell,
+    )
+    inference = Inference(
+        classifier,
+        versions,
+        loader,
+        allows_control=settings.model_control == "explicit",
+        is_ready=readiness.is_ready,
+        server_version=version("digitserve"),
+        max_batch_images=settings.max_batch_images,
+        max_run_images=settings.max_run_images,
+    )
     calls = CallInterceptor(metrics, max_message_bytes=settings.max_message_bytes)
 
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(classifier.close)
+        stack.callback(decoder.close)
         ops = _http(web.operations_app(metrics, readiness.is_ready), settings)
         ops_port = await _open_http(stack, ops, settings.host, settings.ops_port, "--ops-port")
         server = _grpc_server(settings, [calls])
-        await readiness.set(False)
-        _add_services(server, settings, classifier, readiness.servicer, calls.draining)
+        await readiness.tell()
+        _add_digits(server, settings, classifier, versions, calls.draining)
+        window = settings.stream_window_images
+        oip = InferenceCalls(inference, stream_window=window, draining=calls.draining)
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(oip, server)
+        health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
+        add_reflection(server, (digits_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR))
         grpc_port = _listen(server, settings.host, settings.grpc_port)
         await server.start()
         stack.push_async_callback(server.stop, None)
-        public = _http(web.public_app(classifier, metrics, max_image_bytes=settings.max_image_bytes), settings)
+        app = web.public_app(
+            classifier,
+            inference,
+            metrics,
+            max_image_bytes=settings.max_image_bytes,
+            max_message_bytes=settings.max_message_bytes,
+        )
+        public = _http(app, settings)
         http_port = await _open_http(stack, public, settings.host, settings.http_port, "--http-port")
 
-        model = await asyncio.to_thread(_load_model, settings)
-        metrics.model_loaded(
-            {"name": model.name, "version": model.version, "sha256": model.sha256},
-            model.providers_asked,
-            model.providers_got,
-        )
-        batcher = await stack.enter_async_context(
-            Batcher(
-                model.run,
-                max_run_images=settings.max_run_images,
-                max_queue_images=settings.max_queue_images,
-                observer=metrics,
-            )
-        )
-        classifier.open(model, batcher)
+        await stack.enter_async_context(versions)
+        await loader.start()
         stack.push_async_callback(_finish_calls, server, calls, public, settings.drain_timeout_s)
-        await readiness.set(True)
+        await readiness.open(True)
         stack.push_async_callback(_drain, readiness, settings.drain_delay_s)
-        yield Running(grpc_port, http_port, ops_port, model)
+        if settings.model_control == "poll":
+            watching = asyncio.create_task(loader.watch(settings.model_poll_s))
+            stack.callback(watching.cancel)
+        yield Running(grpc_port, http_port, ops_port, versions.find().model)
 
 
 async def until_signalled(is_serving: Callable[[], bool]) -> None:
@@ -124,26 +155,33 @@ async def until_signalled(is_serving: Callable[[], bool]) -> None:
 class _Readiness:
     """Whether calls are welcome, told alike by gRPC health, `/readyz` and the metric."""
 
-    def __init__(self, servicer: health.aio.HealthServicer, metrics: Metrics):
+    def __init__(self, servicer: health.aio.HealthServicer, metrics: Metrics, versions: Versions):
         self.servicer = servicer
         self._metrics = metrics
-        self._ready = False
+        self._versions = versions
+        self._is_open = False
 
     def is_ready(self) -> bool:
-        return self._ready
+        return self._is_open and bool(self._versions.loaded())
 
-    async def set(self, ready: bool) -> None:
-        self._ready = ready
+    async def open(self, is_open: bool) -> None:
+        self._is_open = is_open
+        await self.tell()
+
+    async def tell(self) -> None:
+        ready = self.is_ready()
         self._metrics.serving(ready)
         for name in HEALTH_NAMES:
             await self.servicer.set(name, SERVING if ready else NOT_SERVING)
 
 
-def _load_model(settings: Settings) -> Model:
+def _load_model(settings: Settings, file: ModelFile, *, is_on_trial: bool) -> Model:
     def make_session(model: bytes) -> Session:
+        if is_on_trial:
+            trial.run(model, max_run_images=settings.max_run_images)
         return Session(model, device=settings.device, threads=settings.threads, max_run_images=settings.max_run_images)
 
-    return repository.load_newest(settings.models_dir, make_session)
+    return repository.load(file, make_session)
 
 
 def _grpc_server(settings: Settings, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
@@ -158,12 +196,8 @@ def _grpc_server(settings: Settings, interceptors: Sequence[grpc.aio.ServerInter
     return grpc.aio.server(interceptors=interceptors, options=options)
 
 
-def _add_services(
-    server: grpc.aio.Server,
-    settings: Settings,
-    classifier: Classifier,
-    health_servicer: health.aio.HealthServicer,
-    draining: asyncio.Event,
+def _add_digits(
+    server: grpc.aio.Server, settings: Settings, classifier: Classifier, versions: Versions, draining: asyncio.Event
 ) -> None:
     limits = digits_pb2.Limits(
         max_image_bytes=settings.max_image_bytes,
@@ -172,11 +206,9 @@ def _add_services(
         max_message_bytes=settings.max_message_bytes,
     )
     servicer = digits.DigitClassifier(
-        classifier, limits=limits, stream_window_images=settings.stream_window_images, draining=draining
+        classifier, versions, limits=limits, stream_window_images=settings.stream_window_images, draining=draining
     )
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((digits.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
 
 def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
@@ -214,7 +246,7 @@ def _port_text(host: str, port: int, reason: str, flag: str) -> str:
 
 
 async def _drain(readiness: _Readiness, delay_s: float) -> None:
-    await readiness.set(False)
+    await readiness.open(False)
     await asyncio.sleep(delay_s)
 
 

@@ -8,6 +8,7 @@ nothing of what the settings are used for.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -45,6 +46,12 @@ def not_empty(value: str) -> str | None:
     return None if value else "must not be empty"
 
 
+def version_policy(value: str) -> str | None:
+    """A check that a text says which versions to serve."""
+    fits = re.fullmatch(r"all|latest:[1-9][0-9]{0,3}|[0-9]{1,9}(,[0-9]{1,9})*", value)
+    return None if fits else "must be latest:N, all, or numbers such as 1,3"
+
+
 def bundled_models() -> Path:
     """Where the released model lies: beside this file in a wheel, beside the package in a checkout."""
     package = Path(__file__).resolve().parent
@@ -80,8 +87,22 @@ class Settings:
     workers: int = _setting(1, "process", "server processes; this release runs one", between(1, 1))
 
     models_dir: Path = _setting(
-        bundled_models, "model", "folder with digits/<version>/model.onnx; the newest is served"
+        bundled_models, "model", "folder with digits/<version>/model.onnx, or with the model.onnx itself"
     )
+    model_versions: str = _setting(
+        "latest:1", "model", "versions to serve: latest:N, all, or numbers such as 1,3", version_policy
+    )
+    model_control: str = _setting(
+        "none",
+        "model",
+        "how versions change while serving: none, poll (watch the folder), or explicit (by RepositoryModelLoad "
+        "and RepositoryModelUnload)",
+        one_of("none", "poll", "explicit"),
+    )
+    triton_metrics: str = _setting(
+        "off", "model", "on: show the statistics also under Triton's names, nv_inference_*", one_of("off", "on")
+    )
+    model_poll_s: float = _setting(15.0, "model", "seconds between two looks at the folder", between(0.05, 86400))
     device: str = _setting(
         "auto",
         "model",

@@ -1,24 +1,37 @@
-"""The HTTP side: the operations port, and a JSON door to the classifier."""
+"""The HTTP side: the operations port, and the public port: pictures, and the Open Inference Protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler, Middleware
 
+from service import rest
 from service.classifier import Classifier, Format
-from service.errors import CallError, InvalidImage, log_fault
+from service.errors import CallError, InvalidImage, InvalidRequest, log_fault
+from service.inference import Inference
 
 # The HTTP counterparts that google.rpc.Code gives its codes.
-HTTP_STATUS = {"INVALID_ARGUMENT": 400, "RESOURCE_EXHAUSTED": 429, "DEADLINE_EXCEEDED": 504, "UNAVAILABLE": 503}
+HTTP_STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+OPENAPI = Path(__file__).with_name("openapi.json")
 
 
 class Observer(Protocol):
     """Whoever counts requests."""
 
-    def http_answered(self, status: int) -> None:
-        """A classification over HTTP was answered with this status."""
+    def http_answered(self, path: str, status: int) -> None:
+        """A request for a path, as it is written in the routes, was answered with this status."""
 
 
 class Exposition(Protocol):
@@ -47,29 +60,25 @@ def operations_app(metrics: Exposition, is_ready: Callable[[], bool]) -> web.App
     return app
 
 
-def public_app(classifier: Classifier, observer: Observer, *, max_image_bytes: int) -> web.Application:
-    """`POST /v1/classify`: an image file as the body, the prediction as JSON."""
+def public_app(
+    classifier: Classifier,
+    inference: Inference,
+    observer: Observer,
+    *,
+    max_image_bytes: int,
+    max_message_bytes: int,
+) -> web.Application:
+    """`POST /v1/classify`, the Open Inference Protocol below `/v2`, and `/openapi.json`.
+
+    Every error is answered with `{"error": text, "code": name of the gRPC status}`.
+    """
 
     async def classify(request: web.Request) -> web.Response:
-        response = await answer_to(request)
-        observer.http_answered(response.status)
-        return response
-
-    async def answer_to(request: web.Request) -> web.Response:
-        try:
-            answer = await classifier.classify([await request.read()], Format.ENCODED)
-            result = answer.results[0]
-            if isinstance(result, InvalidImage):
-                raise result
-        except CallError as error:
-            return _error(HTTP_STATUS[error.status], error.status, str(error))
-        except web.HTTPRequestEntityTooLarge:
-            text = f"the image has more bytes than the limit of {max_image_bytes} (--max-image-bytes)"
-            return _error(413, "INVALID_ARGUMENT", text)
-        except (web.RequestPayloadError, ConnectionError):
-            return _error(400, "INVALID_ARGUMENT", "the body of the request ended early or does not follow its headers")
-        except Exception as error:
-            return _error(500, "INTERNAL", log_fault(error))
+        """A picture in, a prediction out."""
+        answer = await classifier.classify([await _picture(request, max_image_bytes)], Format.ENCODED)
+        result = answer.results[0]
+        if isinstance(result, InvalidImage):
+            raise result
         return web.json_response(
             {
                 "digit": result.digit,
@@ -82,10 +91,71 @@ def public_app(classifier: Classifier, observer: Observer, *, max_image_bytes: i
             }
         )
 
-    app = web.Application(client_max_size=max_image_bytes)
-    app.add_routes([web.post("/v1/classify", classify)])
+    async def openapi(_: web.Request) -> web.Response:
+        return web.Response(body=OPENAPI.read_bytes(), content_type="application/json")
+
+    app = web.Application(client_max_size=max_message_bytes, middlewares=[_around(observer, max_message_bytes)])
+    app.add_routes([web.post("/v1/classify", classify), web.get("/openapi.json", openapi)])
+    rest.add_routes(app, inference)
     return app
 
 
+async def _picture(request: web.Request, max_bytes: int) -> bytes:
+    """The picture that is the body, or the first file of a form."""
+    try:
+        if request.content_type != "multipart/form-data":
+            return await request.clone(client_max_size=max_bytes).read()
+        async for part in await request.multipart():
+            if isinstance(part, BodyPartReader) and part.filename is not None:
+                data = bytearray()
+                while chunk := await part.read_chunk():
+                    data += chunk
+                    if len(data) > max_bytes:
+                        raise web.HTTPRequestEntityTooLarge(max_bytes, len(data))
+                return bytes(data)
+    except web.HTTPRequestEntityTooLarge:
+        text = f"the image has more bytes than the limit of {max_bytes} (--max-image-bytes)"
+        raise TooLarge(text) from None
+    except (ValueError, AssertionError, HttpProcessingError):
+        raise InvalidRequest("the body is no form that can be read; send one file, or the picture itself") from None
+    raise InvalidRequest("the form holds no file; send one, or the picture itself as the body")
+
+
+class TooLarge(InvalidRequest):
+    """The body has more bytes than the limit; HTTP has a status of its own for that."""
+
+
+def _around(observer: Observer, max_message_bytes: int) -> Middleware:
+    """What happens around every request: errors become answers, and answers are counted."""
+
+    @web.middleware
+    async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            response = await handler(request)
+        except TooLarge as error:
+            response = _error(413, error.status, str(error))
+        except CallError as error:
+            response = _error(HTTP_STATUS[error.status], error.status, str(error))
+        except web.HTTPRequestEntityTooLarge:
+            text = f"the body has more bytes than the limit of {max_message_bytes} (--max-message-bytes)"
+            response = _error(413, "INVALID_ARGUMENT", text)
+        except web.HTTPNotFound:
+            response = _error(404, "NOT_FOUND", "there is nothing at this address; /openapi.json lists what there is")
+        except web.HTTPMethodNotAllowed as error:
+            methods = ", ".join(sorted(error.allowed_methods))
+            response = _error(405, "UNIMPLEMENTED", f"this address answers {methods}, not {request.method}")
+            response.headers["Allow"] = methods
+        except (web.RequestPayloadError, ConnectionError):
+            text = "the body of the request ended early or does not follow its headers"
+            response = _error(400, "INVALID_ARGUMENT", text)
+        except Exception as error:
+            response = _error(500, "INTERNAL", log_fault(error))
+        resource = request.match_info.route.resource
+        observer.http_answered(resource.canonical if resource else "none", response.status)
+        return response
+
+    return around
+
+
 def _error(http_status: int, code: str, message: str) -> web.Response:
-    return web.json_response({"error": {"code": code, "message": message}}, status=http_status)
+    return web.json_response({"error": message, "code": code}, status=http_status)

@@ -24,8 +24,8 @@ class Record:
         self.runs: list[int] = []
         self.waits: list[float] = []
 
-    def queue_length(self, images: int) -> None:
-        self.lengths.append(images)
+    def queue_changed(self, images: int) -> None:
+        self.lengths.append((self.lengths or [0])[-1] + images)
 
     def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
         self.runs.append(images)
@@ -260,3 +260,18 @@ async def test_an_observer_that_fails_fails_its_batch_only() -> None:
         with pytest.raises(ValueError, match="no such series"):
             await batcher.submit(numbered(1))
         assert (await batcher.submit(numbered(2))).digit_scores.tolist() == [2]
+
+
+async def test_what_waits_runs_by_priority_and_then_in_the_order_of_arrival() -> None:
+    gate = Gate()
+    async with make(gate, max_run_images=2) as batcher:
+        first = asyncio.create_task(batcher.submit(numbered(0)))
+        await gate.wait_entered()
+        waiting = [
+            asyncio.create_task(batcher.submit(numbered(n), priority=priority))
+            for n, priority in enumerate((3, 0, 2, 99, 1, 3), 1)
+        ]
+        await settle()
+        gate.opened.set()
+        await asyncio.gather(first, *waiting)
+    assert gate.seen == [[0], [5, 2], [3, 4], [1, 6]]

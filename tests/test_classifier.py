@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Sequence
 import numpy as np
 import pytest
 
-from service.batching import Batcher, Floats, Images, Run
+from service.batching import Floats, Images, Run
 from service.classifier import Answer, Classifier, Format, Prediction
+from service.decoding import Decoder
 from service.errors import DeadlinePassed, InvalidImage, InvalidRequest, NotReady, QueueFull
 from service.images import ImageReader
 from service.repository import Model
+from service.versions import Versions
 from tests.pictures import Pixels, encode, on_paper
 
 
@@ -25,7 +27,7 @@ class Quiet:
         self.decoded = 0
         self.predictions: list[tuple[int, str]] = []
 
-    def queue_length(self, images: int) -> None:
+    def queue_changed(self, images: int) -> None:
         pass
 
     def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
@@ -56,18 +58,12 @@ def raw(digit: int, confidence: int = 90, score: int = 9, brightest: int = 255) 
 @contextlib.asynccontextmanager
 async def classifying(run: Run = count_ink, observer: Quiet | None = None, **limits: int) -> AsyncIterator[Classifier]:
     observer = observer or Quiet()
-    model = Model("digits", "7", "", "", 1.0, 0.0, "", "", "", "", 5.0, [], [], run)
-    classifier = Classifier(
-        ImageReader(max_bytes=100_000, max_pixels=100_000),
-        max_batch_images=limits.get("max_batch_images", 8),
-        max_decode_images=limits.get("max_decode_images", 8),
-        decode_threads=1,
-        observer=observer,
-    )
-    async with Batcher(run, max_run_images=4, max_queue_images=64, observer=observer) as batcher:
-        classifier.open(model, batcher)
-        yield classifier
-    classifier.close()
+    reader = ImageReader(max_bytes=100_000, max_pixels=100_000)
+    decoder = Decoder(reader, threads=1, max_images=limits.get("max_decode_images", 8), observer=observer)
+    async with Versions(max_run_images=4, max_queue_images=64, observer=observer) as versions:
+        await versions.add(Model("digits", "7", "", "", 1.0, 0.0, "", "", "", "", 5.0, [], [], run))
+        yield Classifier(decoder, versions, max_batch_images=limits.get("max_batch_images", 8), observer=observer)
+    decoder.close()
 
 
 async def classify_raw(*images: bytes) -> Answer:
@@ -154,13 +150,13 @@ async def test_too_few_and_too_many_images(images: list[bytes], text: str) -> No
 
 
 async def test_before_a_model_is_there_calls_are_told_to_come_again() -> None:
-    classifier = Classifier(
-        ImageReader(1000, 1000), max_batch_images=1, max_decode_images=1, decode_threads=1, observer=Quiet()
-    )
-    with pytest.raises(NotReady, match="still being loaded"):
-        await classifier.classify([b""], Format.ENCODED)
-    with pytest.raises(NotReady):
-        _ = classifier.model
+    decoder = Decoder(ImageReader(1000, 1000), threads=1, max_images=1, observer=Quiet())
+    versions = Versions(max_run_images=1, max_queue_images=1, observer=Quiet())
+    classifier = Classifier(decoder, versions, max_batch_images=1, observer=Quiet())
+    for format in Format:
+        with pytest.raises(NotReady, match="still being loaded"):
+            await classifier.classify([b""], format)
+    decoder.close()
 
 
 async def test_files_that_wait_to_be_read_are_limited(digits: tuple[Pixels, Pixels]) -> None:

@@ -11,10 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -175,7 +172,7 @@ async def test_the_callers_deadline_is_the_classifiers() -> None:
     recorder = Recorder()
     server = grpc.aio.server()
     limits, draining = pb.Limits(), asyncio.Event()
-    servicer = DigitClassifier(recorder, limits=limits, stream_window_images=1, draining=draining)  # type: ignore[arg-type]
+    servicer = DigitClassifier(recorder, None, limits=limits, stream_window_images=1, draining=draining)  # type: ignore[arg-type]
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -218,23 +215,6 @@ def test_explain_is_named_in_the_contract_and_not_answered_yet(stub: digits_pb2_
     code, details = refused(stub.Explain, pb.ExplainRequest())
     assert code == "UNIMPLEMENTED"
     assert "Explain is not available in this release" in details
-
-
-def test_a_client_with_nothing_but_reflection_can_call(server: ServerProcess, digits: Digits) -> None:
-    with grpc.insecure_channel(server.grpc_address) as channel:
-        database = ProtoReflectionDescriptorDatabase(channel)
-        assert {"digits.v1.DigitClassifier", "grpc.health.v1.Health"} <= set(database.get_services())
-        pool = DescriptorPool(database)
-        service = pool.FindServiceByName("digits.v1.DigitClassifier")
-        method = service.methods_by_name["Classify"]
-        request = GetMessageClass(method.input_type)(image=encode(digits[0][0]))
-        call = channel.unary_unary(
-            f"/{service.full_name}/{method.name}",
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=GetMessageClass(method.output_type).FromString,
-        )
-        response: Any = call(request)
-        assert response.prediction.digit == digits[1][0]
 
 
 def test_every_status_code_the_errors_name_is_one_of_grpc() -> None:

@@ -31,7 +31,7 @@ def test_calls_are_counted_by_method_and_code_and_timed() -> None:
 
 def test_runs_of_the_model_tell_size_time_and_waiting() -> None:
     metrics = Metrics()
-    metrics.queue_length(12)
+    metrics.queue_changed(12)
     metrics.model_ran(32, 0.002, [0.001, 0.003])
     found = values(metrics)
     assert found["digitserve_queue_images"] == 12
@@ -56,14 +56,20 @@ def test_predictions_are_counted_by_digit_from_the_start() -> None:
 
 def test_model_provider_and_readiness_are_shown() -> None:
     metrics = Metrics()
-    metrics.model_loaded({"name": "digits", "version": "3"}, ["CUDA", "CPU"], ["CPU"])
+    metrics.model_loaded("digits", "3", "abc")
+    metrics.providers(["CUDA", "CPU"], ["CPU"])
     metrics.serving(True)
     found = values(metrics)
-    assert found["digitserve_model_info,name=digits,version=3"] == 1
+    assert found["digitserve_model_info,name=digits,sha256=abc,version=3"] == 1
     assert found["digitserve_provider_info,asked=CUDA,CPU,got=CPU"] == 1
     assert found["digitserve_ready"] == 1
     metrics.serving(False)
-    assert values(metrics)["digitserve_ready"] == 0
+    metrics.model_removed("digits", "3", "abc")
+    metrics.model_refused()
+    found = values(metrics)
+    assert found["digitserve_ready"] == 0
+    assert "digitserve_model_info,name=digits,sha256=abc,version=3" not in found
+    assert found["digitserve_model_loads_total,outcome=refused"] == 1
 
 
 def test_two_servers_in_one_process_do_not_share_series() -> None:

@@ -41,6 +41,7 @@ def test_a_flag_wins_over_its_variable_and_the_variable_over_the_default() -> No
         ({"grpc_port": "65536"}, {}, "--grpc-port (DIGITSERVE_GRPC_PORT): must be between 0 and 65535, not 65536"),
         ({"device": "tpu"}, {}, "--device (DIGITSERVE_DEVICE): must be one of auto, cpu, cuda, not 'tpu'"),
         ({"host": ""}, {}, "--host (DIGITSERVE_HOST): must not be empty, not ''"),
+        ({"model_versions": "newest"}, {}, "must be latest:N, all, or numbers such as 1,3, not 'newest'"),
         ({"workers": "2"}, {}, "--workers (DIGITSERVE_WORKERS): must be 1, not 2"),
         ({"max_batch_images": "4096"}, {}, "a full batch could never be accepted"),
         ({"max_message_bytes": "1048576"}, {}, "a message holds an image and its envelope"),

@@ -1,0 +1,204 @@
+"""Which versions are to be loaded, and loading them while others answer.
+
+A new version is read, checked and warmed before anything else happens; then
+it answers, and only then does what it replaces leave. A version that cannot
+be used changes nothing but a metric, a line in the log and its state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from service import repository
+from service.errors import InvalidRequest, ModelUnusable
+from service.repository import Model, ModelFile
+from service.versions import Versions
+
+log = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Whoever wants to know which models are loaded."""
+
+    def model_loaded(self, name: str, version: str, sha256: str) -> None:
+        """A version answers now."""
+
+    def model_removed(self, name: str, version: str, sha256: str) -> None:
+        """A version answers no more."""
+
+    def providers(self, asked: Sequence[str], got: Sequence[str]) -> None:
+        """The newest model was loaded with these execution providers."""
+
+    def model_refused(self) -> None:
+        """A version could not be loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How it stands with a version: "READY", "LOADING" or "UNAVAILABLE", and in that case why."""
+
+    version: str
+    state: str
+    reason: str
+
+
+class Loader:
+    """Keeps the loaded versions at what is in the models' folder.
+
+    Attributes:
+        policy: Which versions are wanted.
+    """
+
+    def __init__(
+        self,
+        versions: Versions,
+        *,
+        find: Callable[[], Sequence[ModelFile]],
+        load: Callable[[ModelFile], Model],
+        policy: str,
+        observer: Observer,
+        on_change: Callable[[], Awaitable[None]],
+    ):
+        """Prepare; nothing is loaded until `start`.
+
+        Args:
+            versions: Gets the models.
+            find: Looks for model files; called in a thread.
+            load: Makes a model that was checked and is warm, or raises ModelUnusable; called in a thread.
+            policy: As for `repository.select`.
+            observer: Told of every model.
+            on_change: Called when versions were loaded or unloaded.
+        """
+        self._versions = versions
+        self._find = find
+        self._load = load
+        self.policy = policy
+        self._observer = observer
+        self._on_change = on_change
+        self._lock = asyncio.Lock()
+        # By version: the file that is loaded, the file that cannot be, and why.
+        self._loaded: dict[str, ModelFile] = {}
+        self._failed: dict[str, tuple[ModelFile, str]] = {}
+        self._loading = ""
+        self._unloaded: list[str] = []
+
+    async def start(self) -> None:
+        """Load what is there.
+
+        Raises:
+            ModelUnusable: One of the versions that should be loaded cannot be.
+        """
+        async with self._lock:
+            found = await asyncio.to_thread(self._find)
+            wanted = repository.select(found, self.policy)
+            if not wanted:
+                versions = ", ".join(file.version for file in found)
+                raise ModelUnusable(f"--model-versions {self.policy} fits none of the versions found: {versions}")
+            for file in wanted:
+                try:
+                    await self._add(file)
+                except ModelUnusable as error:
+                    raise ModelUnusable(f"{file.path}: {error}") from error
+        await self._on_change()
+
+    async def reload(self) -> None:
+        """Load what is new or changed, and let go of what the policy no longer wants.
+
+        The last version that answers stays, whatever happens to its file.
+
+        Raises:
+            InvalidRequest: A version that the policy wants could not be loaded.
+        """
+        async with self._lock:
+            refused = await self._catch_up()
+        await self._on_change()
+        if refused:
+            raise InvalidRequest(f"not loaded: {'; '.join(refused)}; what was loaded before goes on answering")
+
+    async def unload(self) -> None:
+        """Answer with no version until the next `reload`."""
+        async with self._lock:
+            self._unloaded = [*self._loaded]
+            for version in self._unloaded:
+                await self._remove(version)
+        await self._on_change()
+
+    def states(self) -> list[State]:
+        """Every version that is loaded, being loaded, unloaded, or cannot be used."""
+        states = {version: State(version, "UNAVAILABLE", "unloaded") for version in self._unloaded}
+        states |= {version: State(version, "UNAVAILABLE", why) for version, (_, why) in self._failed.items()}
+        if self._loading:
+            states[self._loading] = State(self._loading, "LOADING", "")
+        # What answers is ready, though its file may have been replaced by one that cannot be used.
+        states |= {version: State(version, "READY", "") for version in self._loaded}
+        return [states[version] for version in sorted(states, key=int)]
+
+    async def watch(self, every_s: float) -> None:
+        """Look at the folder again and again, and follow it once it has come to rest; ends by being cancelled."""
+        before: Sequence[ModelFile] = ()
+        while True:
+            try:
+                found = await asyncio.to_thread(self._find)
+                if found == before:
+                    await self.reload()
+                before = found
+            except (ModelUnusable, InvalidRequest):
+                # The log tells of what cannot be loaded; a folder that is gone may come back.
+                pass
+            await asyncio.sleep(every_s)
+
+    async def _catch_up(self) -> list[str]:
+        """Make the loaded versions those that are wanted; returns what stands against it."""
+        try:
+            found = await asyncio.to_thread(self._find)
+        except ModelUnusable as error:
+            return [str(error)]
+        while True:
+            usable = [file for file in found if file.version in self._loaded or not self._has_failed(file)]
+            wanted = repository.select(usable, self.policy)
+            new = [file for file in wanted if self._loaded.get(file.version) != file and not self._has_failed(file)]
+            if not new:
+                break
+            try:
+                await self._add(new[0])
+            except ModelUnusable as error:
+                log.error("%s cannot be used, nothing changes: %s", new[0].path, error)
+                self._failed[new[0].version] = new[0], str(error)
+                self._observer.model_refused()
+        failed = {file.version for file in found if self._has_failed(file)}
+        self._failed = {version: each for version, each in self._failed.items() if version in failed}
+        self._unloaded = []
+        if wanted:
+            for version in self._loaded.keys() - {file.version for file in wanted}:
+                await self._remove(version)
+        return [f"version {version}: {reason}" for version, (_, reason) in self._failed.items()]
+
+    def _has_failed(self, file: ModelFile) -> bool:
+        return file.version in self._failed and self._failed[file.version][0] == file
+
+    async def _add(self, file: ModelFile) -> None:
+        self._loading = file.version
+        try:
+            model = await asyncio.to_thread(self._load, file)
+        finally:
+            self._loading = ""
+        replaced = self._versions.get(file.version)
+        await self._versions.add(model)
+        self._loaded[file.version] = file
+        self._failed.pop(file.version, None)
+        if replaced:
+            self._observer.model_removed(model.name, model.version, replaced.model.sha256)
+        self._observer.model_loaded(model.name, model.version, model.sha256)
+        self._observer.providers(model.providers_asked, model.providers_got)
+        log.info("model %s/%s answers now, sha256 %s", model.name, model.version, model.sha256)
+
+    async def _remove(self, version: str) -> None:
+        leaving = self._versions.find(version).model
+        await self._versions.remove(version)
+        del self._loaded[version]
+        self._observer.model_removed(leaving.name, leaving.version, leaving.sha256)
+        log.info("model %s/%s answers no more", leaving.name, leaving.version)

@@ -1,0 +1,144 @@
+"""The two models of the Open Inference Protocol, and what their callers are told about them.
+
+Both are the same network: `digits` takes pixels, `digits_image` image files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protos import grpc_service_pb2 as pb
+from service.batching import ORDINARY_PRIORITY, PRIORITY_LEVELS
+from service.repository import Model
+from service.statistics import Duration
+from service.versions import Version
+
+# Datatype and shape of one image.
+Spec = tuple[str, tuple[int, ...]]
+
+PLATFORM = "onnxruntime_onnx"
+_CONFIG_TYPES = {"UINT8": pb.TYPE_UINT8, "FP32": pb.TYPE_FP32, "BYTES": pb.TYPE_STRING}
+
+PROBABILITIES, DIGIT_SCORE, SEEN = "probabilities", "digit_score", "seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A model as a caller sees it.
+
+    Attributes:
+        name: What it is called.
+        input: Datatype, and shape of one image.
+        outputs: By name, in the order they are given; `seen` only to those who ask.
+    """
+
+    name: str
+    input: Spec
+    outputs: dict[str, Spec]
+
+
+PIXELS_DOOR = Door("digits", ("UINT8", (1, 28, 28)), {PROBABILITIES: ("FP32", (10,)), DIGIT_SCORE: ("FP32", ())})
+FILES_DOOR = Door("digits_image", ("BYTES", ()), {**PIXELS_DOOR.outputs, SEEN: ("UINT8", (28, 28))})
+DOORS = {door.name: door for door in (PIXELS_DOOR, FILES_DOOR)}
+
+
+def metadata(door: Door, versions: list[str]) -> pb.ModelMetadataResponse:
+    """The tensors of a model, with -1 for the number of images."""
+
+    def tensor(name: str, spec: Spec) -> pb.ModelMetadataResponse.TensorMetadata:
+        datatype, shape = spec
+        return pb.ModelMetadataResponse.TensorMetadata(name=name, datatype=datatype, shape=(-1, *shape))
+
+    return pb.ModelMetadataResponse(
+        name=door.name,
+        versions=versions,
+        platform=PLATFORM,
+        inputs=[tensor("image", door.input)],
+        outputs=[tensor(name, spec) for name, spec in door.outputs.items()],
+    )
+
+
+def config(door: Door, model: Model, *, policy: str, max_batch_images: int, max_run_images: int) -> pb.ModelConfig:
+    """How a model is run.
+
+    Args:
+        door: The model as its callers see it.
+        model: The version they get.
+        policy: As for `repository.select`.
+        max_batch_images: Most images in one request.
+        max_run_images: Most images in one run.
+    """
+    kind = pb.ModelInstanceGroup.KIND_GPU if "CUDA" in model.providers_got[0] else pb.ModelInstanceGroup.KIND_CPU
+    facts = {
+        "sha256": model.sha256,
+        "network": model.network,
+        "accuracy": str(model.accuracy),
+        "trained_on": model.trained_on,
+        "reject_threshold": str(model.reject_threshold),
+        "labels": ",".join(map(str, range(10))),
+        "providers_asked": ",".join(model.providers_asked),
+        "providers_got": ",".join(model.providers_got),
+    }
+    # An element of a BYTES tensor has no shape, and perf_analyzer takes none: so the whole of it is described.
+    max_batch_size, batch = (0, (-1,)) if door is FILES_DOOR else (max_batch_images, ())
+    datatype, shape = door.input
+    return pb.ModelConfig(
+        name=door.name,
+        platform=PLATFORM,
+        backend="onnxruntime",
+        version_policy=_version_policy(policy),
+        max_batch_size=max_batch_size,
+        input=[pb.ModelInput(name="image", data_type=_CONFIG_TYPES[datatype], dims=(*batch, *shape))],
+        output=[
+            pb.ModelOutput(name=name, data_type=_CONFIG_TYPES[datatype], dims=(*batch, *shape))
+            for name, (datatype, shape) in door.outputs.items()
+        ],
+        instance_group=[pb.ModelInstanceGroup(name=f"{door.name}_0", kind=kind, count=1)],
+        default_model_filename="model.onnx",
+        dynamic_batching=pb.ModelDynamicBatching(
+            preferred_batch_size=[max_run_images],
+            priority_levels=PRIORITY_LEVELS,
+            default_priority_level=ORDINARY_PRIORITY,
+            default_queue_policy=pb.ModelQueuePolicy(allow_timeout_override=True),
+        ),
+        parameters={name: pb.ModelParameter(string_value=value) for name, value in facts.items()},
+        model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
+    )
+
+
+def statistics(door: Door, version: Version) -> pb.ModelStatistics:
+    """What a version of a model did since it was loaded."""
+    requests = version.statistics.files if door is FILES_DOOR else version.statistics.pixels
+    return pb.ModelStatistics(
+        name=door.name,
+        version=version.model.version,
+        last_inference=int(requests.last * 1000),
+        inference_count=requests.images,
+        execution_count=requests.executions,
+        inference_stats=pb.InferStatistics(
+            success=_duration(requests.success),
+            fail=_duration(requests.fail),
+            queue=_duration(requests.queue),
+            compute_input=_duration(requests.input),
+            compute_infer=_duration(requests.infer),
+            compute_output=_duration(requests.output),
+        ),
+        batch_stats=[
+            pb.InferBatchStatistics(batch_size=images, compute_infer=_duration(duration))
+            for images, duration in sorted(requests.batches.items())
+        ],
+    )
+
+
+def _version_policy(policy: str) -> pb.ModelVersionPolicy:
+    if policy == "all":
+        return pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All())
+    if policy.startswith("latest:"):
+        latest = pb.ModelVersionPolicy.Latest(num_versions=int(policy.removeprefix("latest:")))
+        return pb.ModelVersionPolicy(latest=latest)
+    specific = pb.ModelVersionPolicy.Specific(versions=[int(number) for number in policy.split(",")])
+    return pb.ModelVersionPolicy(specific=specific)
+
+
+def _duration(duration: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=duration.count, ns=round(duration.seconds * 1e9))

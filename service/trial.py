@@ -1,0 +1,57 @@
+"""A model file is tried in a process of its own before it is loaded beside models that answer.
+
+ONNX Runtime dies of some files (a chain of 3,000 functions overflows its
+stack), and others would eat the memory of all. The process that dies should
+not be the server.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+
+from service.errors import ModelUnusable, StartError
+from service.runtime import Session
+
+MEMORY_BYTES = 8 << 30
+CPU_S = 60
+TIMEOUT_S = 120
+
+
+def run(model: bytes, *, max_run_images: int) -> None:
+    """Load, check and warm a model, on the CPU, in another process.
+
+    Args:
+        model: The ONNX file.
+        max_run_images: As for `Session`.
+
+    Raises:
+        ModelUnusable: It cannot be used, or the process did not survive it.
+    """
+    command = [sys.executable, "-m", "service.trial", str(max_run_images)]
+    try:
+        done = subprocess.run(command, input=model, capture_output=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise ModelUnusable(f"trying it took more than {TIMEOUT_S} s") from None
+    if done.returncode < 0:
+        raise ModelUnusable(f"the process that tried it was ended by {signal.Signals(-done.returncode).name}")
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").splitlines()
+        raise ModelUnusable(lines[-1] if lines else f"the process that tried it ended with {done.returncode}")
+
+
+def main() -> None:
+    """The other process: the model is standard input."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        Session(sys.stdin.buffer.read(), device="cpu", threads=1, max_run_images=int(sys.argv[1]))
+    except StartError as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Virtual environments with the clients of others, made when a test first needs one and kept."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def environment(name: str) -> Path:
+    """The `bin` folder of the environment that requirements/NAME.txt describes; skips the test if it cannot be made."""
+    requirements = REPOSITORY / "requirements" / f"{name}.txt"
+    folder = REPOSITORY / f".venv-{name}"
+    ready = folder / "ready"
+    if not ready.exists() or ready.read_text() != requirements.read_text():
+        install: list[str | Path] = [
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "-r",
+            requirements,
+        ]
+        commands: list[list[str | Path]] = [
+            [sys.executable, "-m", "venv", "--clear", folder],
+            [folder / "bin" / "python", *install],
+        ]
+        for command in commands:
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"{folder.name} cannot be made: {done.stderr.strip().splitlines()[-1]}")
+        ready.write_text(requirements.read_text())
+    return folder / "bin"
+
+
+def node_environment() -> Path:
+    """The `node_modules` that requirements/node/package.json describes; skips the test if it cannot be made."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    wanted = (REPOSITORY / "requirements" / "node" / "package.json").read_text()
+    folder = REPOSITORY / ".venv-node"
+    ready = folder / "ready"
+    if not ready.exists() or ready.read_text() != wanted:
+        folder.mkdir(exist_ok=True)
+        (folder / "package.json").write_text(wanted)
+        install = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
+        done = subprocess.run(install, cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"{folder.name} cannot be made: {done.stderr.strip()[-200:]}")
+        ready.write_text(wanted)
+    return folder / "node_modules"
