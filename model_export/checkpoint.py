@@ -29,7 +29,8 @@ class Facts:
         epochs: Length of the training that was asked for.
         teachers: Larger networks that taught this one.
         teacher_epochs: Length of each one's training.
-        chosen_epoch: The epoch, from 1, after which the weights did best on the validation part.
+        finishing_epochs: Epochs on little distorted images after those.
+        chosen_epoch: The epoch, from 1 and on through the finishing ones, that did best on the validation part.
         batch_size: Images a training step.
         threads: CPU threads of the training; another number rounds differently.
         device: "cpu" or "cuda".
@@ -50,6 +51,7 @@ class Facts:
     epochs: int
     teachers: int
     teacher_epochs: int
+    finishing_epochs: int
     chosen_epoch: int
     batch_size: int
     threads: int

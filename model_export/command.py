@@ -50,6 +50,7 @@ def _train(options: argparse.Namespace) -> int:
         epochs=options.epochs,
         teachers=options.teachers,
         teacher_epochs=options.teacher_epochs,
+        finishing_epochs=options.finishing_epochs,
         batch_size=options.batch_size,
         seed=options.seed,
         threads=options.threads,
@@ -150,6 +151,12 @@ def _add_train(steps: Steps) -> None:
     parser.add_argument("--teachers", type=_natural, default=defaults.teachers, help="larger networks to learn from")
     parser.add_argument(
         "--teacher-epochs", type=_positive, default=defaults.teacher_epochs, help="times each teacher sees the images"
+    )
+    parser.add_argument(
+        "--finishing-epochs",
+        type=_positive,
+        default=defaults.finishing_epochs,
+        help="times in the end, little distorted",
     )
     parser.add_argument("--batch-size", type=_positive, default=defaults.batch_size, help="images a step")
     parser.add_argument("--seed", type=_natural, default=defaults.seed, help="of everything random")

@@ -143,7 +143,7 @@ def metadata(facts: Facts, network: str) -> dict[str, str]:
         "trained_on": facts.trained_on,
         "training_data_sha256": facts.training_data_sha256,
         "seed": str(facts.seed),
-        "epochs": f"{facts.chosen_epoch} of {facts.epochs}",
+        "epochs": f"{facts.chosen_epoch} of {facts.epochs + facts.finishing_epochs}",
         "teachers": f"{facts.teachers}, {facts.teacher_epochs} epochs each",
         "commit": facts.commit,
         "torch": facts.torch,

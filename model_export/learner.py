@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from model_export.network import CLASSES, to_input
 
-PEAK_LEARNING_RATE = 0.1
 WARM_UP_SHARE = 0.15  # of all steps
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
@@ -40,6 +39,7 @@ class Learner:
         name: For the lines it prints.
         epochs: How many it is to be taught.
         network: The weights being trained.
+        peak_rate: The highest learning rate.
         loss: Makes one number to lower of network, images uint8 [B, 28, 28], labels int64 [B] and a generator.
         optimizer: Holds the momentum.
         average: The weights' moving average, which is what gets validated and exported.
@@ -49,6 +49,7 @@ class Learner:
 
     name: str
     epochs: int
+    peak_rate: float
     network: nn.Sequential
     loss: Loss
     optimizer: torch.optim.SGD = field(init=False)
@@ -73,6 +74,11 @@ class Learner:
         network = copy.deepcopy(self.average)
         network.load_state_dict(self.best["weights"])
         return network.eval().requires_grad_(False)
+
+    def start_from(self, network: nn.Sequential) -> None:
+        """Take over another network's weights, before the first epoch."""
+        self.network.load_state_dict(network.state_dict())
+        self.average.load_state_dict(network.state_dict())
 
     def run_epoch(self, train_part: Part, validation_part: Part, batch_size: int, seed: int) -> None:
         """Train once through the images and validate.
@@ -101,7 +107,7 @@ class Learner:
             self.best = {"weights": weights, "accuracy": accuracy, "loss": loss, "epoch": len(self.history)}
 
     def _step(self, step: int, steps_an_epoch: int, batch: Part, generator: torch.Generator) -> float:
-        self.optimizer.param_groups[0]["lr"] = learning_rate(step, self.epochs * steps_an_epoch)
+        self.optimizer.param_groups[0]["lr"] = learning_rate(step, self.epochs * steps_an_epoch, self.peak_rate)
         self.optimizer.zero_grad()
         loss = self.loss(self.network, *batch, generator)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -141,15 +147,15 @@ class Learner:
         self.history, self.best = list(state["history"]), dict(state["best"])
 
 
-def learning_rate(step: int, total_steps: int) -> float:
+def learning_rate(step: int, total_steps: int, peak: float) -> float:
     """Return the rate of a step, counted from 0: up to the peak on a straight line, then down to 0 on half a cosine.
 
     One cycle, after L. Smith, N. Topin, "Super-convergence", 2018. A function of the step alone, so nothing to store.
     """
     warm_up = max(1, int(total_steps * WARM_UP_SHARE))
     if step < warm_up:
-        return PEAK_LEARNING_RATE * (step + 1) / warm_up
-    return PEAK_LEARNING_RATE * (1 + math.cos(math.pi * (step - warm_up) / (total_steps - warm_up))) / 2
+        return peak * (step + 1) / warm_up
+    return peak * (1 + math.cos(math.pi * (step - warm_up) / (total_steps - warm_up))) / 2
 
 
 def epoch_seed(seed: int, learner: int, epoch: int) -> int:

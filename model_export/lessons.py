@@ -34,7 +34,7 @@ class FromLabels:
         self, network: nn.Module, images: torch.Tensor, labels: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
         """Return the loss of images uint8 [B, 28, 28] with labels int64 [B], both on the network's device."""
-        logits = _forward(network, _distorted(images, generator), self.precision)
+        logits = _forward(network, _distorted(images, generator, 1.0), self.precision)
         return F.cross_entropy(logits, labels)
 
 
@@ -52,11 +52,13 @@ class FromTeachers:
         teachers: Networks with ten logits; without any, the labels teach alone.
         scribbles: uint8 [M, 28, 28], images that are no digits, on the network's device.
         precision: As of `FromLabels`.
+        strength: Of the distortion, 0 to 1.
     """
 
     teachers: tuple[nn.Module, ...]
     scribbles: torch.Tensor
     precision: torch.dtype
+    strength: float = 1.0
 
     def __call__(
         self, network: nn.Module, images: torch.Tensor, labels: torch.Tensor, generator: torch.Generator
@@ -65,7 +67,7 @@ class FromTeachers:
         digits = len(labels)
         count = max(1, round(digits * SCRIBBLES_SHARE))
         chosen = torch.randint(len(self.scribbles), (count,), generator=generator).to(images.device)
-        inputs = _distorted(torch.cat([images, self.scribbles[chosen]]), generator)
+        inputs = _distorted(torch.cat([images, self.scribbles[chosen]]), generator, self.strength)
         logits = _forward(network, inputs, self.precision)
         scores = digit_score(logits)
         known = F.softplus(-scores[:digits]).mean() + F.softplus(scores[digits:]).mean() * SCRIBBLES_SHARE
@@ -83,8 +85,8 @@ class FromTeachers:
         return LABELS_SHARE * by_labels + (1 - LABELS_SHARE) * by_teachers
 
 
-def _distorted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return distort(to_input(images), generator).contiguous(memory_format=torch.channels_last)
+def _distorted(images: torch.Tensor, generator: torch.Generator, strength: float) -> torch.Tensor:
+    return distort(to_input(images), generator, strength).contiguous(memory_format=torch.channels_last)
 
 
 def _forward(network: nn.Module, inputs: torch.Tensor, precision: torch.dtype) -> torch.Tensor:

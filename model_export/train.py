@@ -1,7 +1,9 @@
 """Trains the network: training images and a seed in, a checkpoint out. Never sees the test set, knows no ONNX.
 
 First come the teachers, large networks that learn from the labels, each from a start of its own; then the student, the
-network that is served, which learns from what they say. `learner` does the steps, `lessons` says what is learnt.
+network that is served, which learns from what they say; and for a few epochs it goes on as the finisher, from the
+labels and hardly distorted images, since that is what it will be shown. `learner` does the steps, `lessons` says what
+is learnt.
 
 The same options, data and number of CPU threads give the same checkpoint, byte for byte, on the same kind of CPU with
 the same torch (cuDNN rounds as it likes). So they do if the training was interrupted and resumed, because everything
@@ -39,6 +41,8 @@ from model_export.lessons import FromLabels, FromTeachers
 from model_export.network import CLASSES, build_network, build_teacher
 from model_export.scribbles import draw_scribbles
 
+PEAK_RATE, FINISHING_RATE = 0.1, 0.01
+FINISHING_STRENGTH = 0.4  # of the distortion
 DIGITS_A_SCRIBBLE = 3  # as many images are in the store of scribbles as a third of the digits
 
 
@@ -50,6 +54,7 @@ class TrainingOptions:
         epochs: How often the student sees the training images.
         teachers: How many networks teach it; with 0 it learns from the labels alone.
         teacher_epochs: How often each teacher sees the training images.
+        finishing_epochs: How often the student sees them in the end, little distorted.
         batch_size: Images a step.
         seed: Of everything random.
         threads: CPU threads; another number rounds differently.
@@ -60,6 +65,7 @@ class TrainingOptions:
     epochs: int = 70
     teachers: int = 4
     teacher_epochs: int = 24
+    finishing_epochs: int = 8
     batch_size: int = 128
     seed: int = 1
     threads: int = 1
@@ -99,7 +105,7 @@ def train(data: LabelledImages, options: TrainingOptions, folder: Path, *, resum
                 write_atomically(path, to_bytes(training.state()))
                 print(training.line(number), flush=True)  # last, so that an epoch that was announced is on disk
     except KeyboardInterrupt:
-        if training.student.best:
+        if training.best_learner():
             training.write(folder)
         raise
     checkpoint = training.write(folder)
@@ -108,7 +114,7 @@ def train(data: LabelledImages, options: TrainingOptions, folder: Path, *, resum
 
 
 class Training:
-    """The teachers and the student, in the order in which they learn, and what they learn from."""
+    """The teachers, the student and the finisher, in the order in which they learn, and what they learn from."""
 
     def __init__(self, data: LabelledImages, options: TrainingOptions, commit: str):
         """Build the networks and draw the scribbles."""
@@ -116,20 +122,35 @@ class Training:
         self._made_with = {**dataclasses.asdict(options), "data": data.sha256, "commit": commit}
         self._train_part, self._validation_part = _split(data, torch.device(options.device))
         precision = {"bfloat16": torch.bfloat16, "float32": torch.float32}[options.precision]
+        scribbles = _scribbles(self._train_part, options.seed)
         teachers = [
             self._learner(f"teacher {number + 1}", number, options.teacher_epochs, build_teacher, FromLabels(precision))
             for number in range(options.teachers)
         ]
-        scribbles = _scribbles(self._train_part, options.seed)
-        lesson = FromTeachers(tuple(teacher.average for teacher in teachers), scribbles, precision)
-        self.student = self._learner("student", options.teachers, options.epochs, build_network, lesson)
-        self.learners = (*teachers, self.student)
+        taught = FromTeachers(tuple(teacher.average for teacher in teachers), scribbles, precision)
+        alone = FromTeachers((), scribbles, precision, FINISHING_STRENGTH)
+        last = options.teachers + 1
+        self.student = self._learner("student", last - 1, options.epochs, build_network, taught)
+        self.finisher = self._learner("finisher", last, options.finishing_epochs, build_network, alone, FINISHING_RATE)
+        self.learners = (*teachers, self.student, self.finisher)
 
-    def _learner(self, name: str, number: int, epochs: int, build: Callable[[], nn.Sequential], loss: Loss) -> Learner:
+    def _learner(
+        self,
+        name: str,
+        number: int,
+        epochs: int,
+        build: Callable[[], nn.Sequential],
+        loss: Loss,
+        peak_rate: float = PEAK_RATE,
+    ) -> Learner:
         torch.manual_seed(epoch_seed(self._options.seed, number, epochs))
         # Channels last: the same numbers in the order that oneDNN and cuDNN convolve twice as fast.
         network = build().to(self._options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Learner(name, epochs, network, loss)
+        return Learner(name, epochs, peak_rate, network, loss)
+
+    def best_learner(self) -> Learner | None:
+        """The last of student and finisher that has learnt anything."""
+        return next((learner for learner in (self.finisher, self.student) if learner.best), None)
 
     def announce(self) -> None:
         """Time a few steps on copies of the networks, to leave them as they are, and say how long all will take."""
@@ -139,9 +160,10 @@ class Training:
         for learner in self.learners:
             seconds = learner.seconds_a_step(images[: self._options.batch_size], labels[: self._options.batch_size])
             minutes += seconds * steps * (learner.epochs - len(learner.history)) / 60
+        options = self._options
         print(
-            f"{len(labels):,} images; {self._options.teachers} teachers of {self._options.teacher_epochs} epochs, a "
-            f"student of {self._options.epochs}; on {self._options.device} with {self._options.threads} threads: about "
+            f"{len(labels):,} images; {options.teachers} teachers of {options.teacher_epochs} epochs, a student of "
+            f"{options.epochs} and {options.finishing_epochs}; on {options.device} with {options.threads} threads: about "
             f"{minutes:.0f} minutes",
             flush=True,
         )
@@ -149,6 +171,8 @@ class Training:
     def run_epoch(self, number: int) -> None:
         """Teach one learner, by its place in `learners`, for one epoch more."""
         learner = self.learners[number]
+        if learner is self.finisher and not learner.history:
+            learner.start_from(self.student.best_network())
         seed = epoch_seed(self._options.seed, number, len(learner.history))
         learner.run_epoch(self._train_part, self._validation_part, self._options.batch_size, seed)
 
@@ -190,13 +214,14 @@ class Training:
             raise CheckpointError(f"{path} is damaged; remove it and leave --resume out to start") from None
 
     def write(self, folder: Path) -> Checkpoint:
-        """Calibrate the student's best weights on the validation part; write them, and how the epochs went."""
-        best = self.student.best
-        logits, labels = predict(self.student.best_network(), self._validation_part[0]), self._validation_part[1].cpu()
+        """Calibrate the last learner's best weights on the validation part; write them, and how the epochs went."""
+        learner = self.best_learner() or self.student
+        best = learner.best
+        logits, labels = predict(learner.best_network(), self._validation_part[0]), self._validation_part[1].cpu()
         name = "MNIST training set" if self._data.is_mnist else "a training set in MNIST's format"
         facts = Facts(
             **dataclasses.asdict(self._options),
-            chosen_epoch=best["epoch"],
+            chosen_epoch=best["epoch"] + (len(self.student.history) if learner is self.finisher else 0),
             torch=str(torch.__version__),  # a class of its own, which weights_only refuses to load
             commit=self._made_with["commit"],
             trained_on=f"{name}, {len(self._data.labels) - len(labels):,} of {len(self._data.labels):,} images",

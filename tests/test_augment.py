@@ -98,3 +98,9 @@ def test_some_edges_become_softer_some_harder_most_stay() -> None:
     assert 0.65 < same.double().mean() < 0.75
     assert ((changed[:, :, 6:22, 11] < 0.29).all(dim=(1, 2))).double().mean() > 0.1
     assert changed.min() >= 0 and changed.max() <= 1
+
+
+def test_without_strength_an_image_stays_as_it_is() -> None:
+    torch.testing.assert_close(distort(bars(), generator(), strength=0.0), bars(), atol=1e-5, rtol=0)
+    moved = [(distort(bars(), generator(), strength) - bars()).abs().mean() for strength in (0.3, 1.0)]
+    assert 0 < moved[0] < moved[1]

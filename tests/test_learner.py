@@ -15,7 +15,7 @@ from tests.training import small_set
 
 def new_learner() -> Learner:
     torch.manual_seed(0)
-    return Learner("a student", 2, build_network(), FromLabels(torch.float32))
+    return Learner("a student", 2, 0.1, build_network(), FromLabels(torch.float32))
 
 
 def part(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,9 +24,9 @@ def part(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_the_learning_rate_rises_and_falls_once() -> None:
-    rates = [learning_rate(step, 200) for step in range(200)]
+    rates = [learning_rate(step, 200, 0.1) for step in range(200)]
     peak = rates.index(max(rates))
-    assert rates[peak] == module.PEAK_LEARNING_RATE
+    assert rates[peak] == 0.1
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert rates[-1] < 0.001
@@ -60,7 +60,7 @@ def test_timing_steps_leaves_the_learner_as_it_was() -> None:
 
 
 def test_what_was_stored_of_another_network_is_refused() -> None:
-    other = Learner("another", 2, nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), FromLabels(torch.float32))
+    other = Learner("another", 2, 0.1, nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), FromLabels(torch.float32))
     with pytest.raises(RuntimeError):
         new_learner().restore(other.state())
 
@@ -73,3 +73,12 @@ def test_validation_looks_at_the_ten_digits_only() -> None:
     assert logits.shape == (10, 11)
     assert loss == pytest.approx(nn.functional.cross_entropy(logits[:, :10], labels).item())
     assert accuracy == pytest.approx((logits[:, :10].argmax(dim=1) == labels).double().mean().item())
+
+
+def test_another_network_can_be_taken_over() -> None:
+    torch.manual_seed(9)
+    other, learner = build_network().eval(), new_learner()
+    learner.start_from(other)
+    images, _ = part(5)
+    for network in (learner.network.eval(), learner.average):
+        torch.testing.assert_close(predict(network, images), predict(other, images), atol=0, rtol=0)

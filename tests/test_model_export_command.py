@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY
 from tests.mnist_files import write_small_mnist
 from tests.training import tiny_checkpoint
 
-QUICK = ("--epochs", "2", "--teachers", "0", "--batch-size", "64")
+QUICK = ("--epochs", "2", "--teachers", "0", "--finishing-epochs", "1", "--batch-size", "64")
 
 
 @pytest.fixture
@@ -50,8 +50,19 @@ def test_training_and_export_need_no_test_images(folder: Path, tmp_path: Path) -
 def test_ctrl_c_keeps_what_was_reached_and_resuming_ends_the_same(folder: Path, tmp_path: Path) -> None:
     def command(out: str, *more: str) -> list[str]:
         data = ("--data-dir", str(folder), "--out", str(tmp_path / out))
-        lasting = ("--epochs", "3", "--teachers", "1", "--teacher-epochs", "1", "--batch-size", "32")
-        return [sys.executable, "-m", "model_export", "train", *data, *lasting, *more]
+        lasting = (
+            "--epochs",
+            "3",
+            "--teachers",
+            "1",
+            "--teacher-epochs",
+            "1",
+            "--finishing-epochs",
+            "1",
+            "--batch-size",
+            "32",
+        )
+        return [sys.executable, "-m", "model_export", "train", *data, *lasting, "--batch-size", "32", *more]
 
     process = subprocess.Popen(command("parts"), stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
     assert process.stdout is not None

@@ -26,7 +26,21 @@ def step(*arguments: str | Path) -> str:
 def test_from_images_to_answers(tmp_path: Path, digits: tuple[Pixels, Pixels]) -> None:
     data = write_small_mnist(tmp_path / "data")
     checkpoint, model = tmp_path / "checkpoint.pt", tmp_path / "model.onnx"
-    step("train", "--data-dir", data, "--out", tmp_path, "--epochs", "8", "--teachers", "0", "--batch-size", "32")
+    step(
+        "train",
+        "--data-dir",
+        data,
+        "--out",
+        tmp_path,
+        "--epochs",
+        "8",
+        "--teachers",
+        "0",
+        "--finishing-epochs",
+        "1",
+        "--batch-size",
+        "32",
+    )
     step("export", "--checkpoint", checkpoint, "--out", model)
     verified = step(
         *("verify", "--data-dir", data, "--checkpoint", checkpoint, "--model", model),

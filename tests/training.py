@@ -12,7 +12,7 @@ from model_export.data import LabelledImages
 from model_export.train import TrainingOptions, train
 from tests.mnist_files import small_digits
 
-TINY = TrainingOptions(epochs=3, teachers=0, batch_size=32, seed=3)
+TINY = TrainingOptions(epochs=3, teachers=0, finishing_epochs=1, batch_size=32, seed=3)
 
 
 def small_set(part: str, count: int | None = None) -> LabelledImages:
@@ -24,7 +24,7 @@ def small_set(part: str, count: int | None = None) -> LabelledImages:
 def tiny_log() -> bytes:
     """How the epochs of such a training went, as `train` writes it."""
     epoch = {"loss": 0.9, "validation_loss": 0.8, "validation_accuracy": 0.7, "seconds": 60.0}
-    return json.dumps({"teacher 1": [epoch], "student": [epoch] * TINY.epochs}).encode()
+    return json.dumps({"teacher 1": [epoch], "student": [epoch] * TINY.epochs, "finisher": [epoch]}).encode()
 
 
 @functools.cache

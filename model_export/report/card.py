@@ -124,11 +124,15 @@ SHA-256 of the uncompressed training files: `{facts.training_data_sha256}`
 def _training(subject: Subject) -> str:
     facts = subject.facts
     seconds = sum(epoch["seconds"] for epochs in subject.log.values() for epoch in epochs)
-    teachers = [epochs[-1]["validation_accuracy"] for name, epochs in subject.log.items() if name != "student"]
+    teachers = [epochs[-1]["validation_accuracy"] for name, epochs in subject.log.items() if name.startswith("teacher")]
     rows = [
         ("Seed", f"{facts.seed}"),
         ("Commit", f"`{facts.commit}`"),
-        ("Epochs", f"{facts.epochs}; the weights after epoch {facts.chosen_epoch} were kept"),
+        (
+            "Epochs",
+            f"{facts.epochs}, and {facts.finishing_epochs} to finish; "
+            f"the weights after epoch {facts.chosen_epoch} were kept",
+        ),
         ("Teachers", f"{facts.teachers}, of {facts.teacher_epochs} epochs each"),
         *([("Teachers' validation accuracy", ", ".join(map(share, teachers)))] if teachers else []),
         ("Images a step", f"{facts.batch_size}"),
@@ -142,7 +146,8 @@ def _training(subject: Subject) -> str:
 
 Each image is distorted anew each time it is seen: moved, turned, scaled, sheared, bent, with thicker or thinner
 strokes, softer or harder edges. Larger networks, the teachers, learn the labels first; this one learns what they say of
-the same distorted image, and from scribbles that are no digits what to reject. What is kept is a moving average of the
+the same distorted image, and from scribbles that are no digits what to reject. In the last epochs it learns from the
+labels again, on images that are hardly distorted. What is kept is a moving average of the
 weights, after the epoch with the smallest validation loss. The training loss is on distorted images, against the
 teachers' softened answers, and has the scribbles' part in it, so that it does not compare with the validation loss.
 

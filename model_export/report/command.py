@@ -111,7 +111,7 @@ def load_log(folder: Path) -> Log:
     path = folder / "training.json"
     try:
         log: Log = json.loads(path.read_bytes())
-        log["student"]
+        log["student"], log["finisher"]
     except FileNotFoundError:
         raise CheckpointError(f"there is no file {path}; `verify` publishes one") from None
     except (ValueError, KeyError, TypeError):
@@ -125,7 +125,7 @@ def draw(checkpoint: Checkpoint, figures: Figures, evaluation: Evaluation, log: 
     misread = figures.misread()
     rest = {entry.name: entry.scores for entry in evaluation.non_digits if entry.form == "raw"}
     first_layer = next(layer for layer in fold_batch_norm(checkpoint.network()) if isinstance(layer, nn.Conv2d))
-    history = np.array([[epoch[key] for key in CURVES] for epoch in log["student"]], np.float64)
+    history = np.array([[epoch[key] for key in CURVES] for epoch in [*log["student"], *log["finisher"]]], np.float64)
     return {
         "confusion": plots.confusion_matrix(figures.confusion()),
         "misread": plots.misread_images(
