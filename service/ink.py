@@ -42,9 +42,11 @@ LIGHT_INK = 0.8
 # Share of the smoothness that wider strokes would bring which is enough for narrower ones.
 NEARLY_SMOOTHEST = 0.94
 # Contrast of the digit's ink below which a share of it is none.
-SMUDGE = 0.35
+SMUDGE = 0.3
 # Shadows and glare need more than this share of the picture to change from paper to full contrast.
 WIDEST_EDGE = 0.05
+# unless it is less than this share of the digit: a photo may be out of focus.
+BLURREST_DIGIT = 0.12
 # The largest part of a digit in a photo is at least this share of it.
 SMALLEST_DIGIT = 0.03
 # Ink is this much above the faintest that could be told from noise.
@@ -77,7 +79,7 @@ def find_ink(picture: Pixels) -> Field | None:
 def faintest_ink(rise: Field, noise: float) -> float:
     """Contrast from which on something is ink, on paper with this standard deviation of its noise."""
     if noise == 0 and float(rise.max()) >= FAINTEST_INK:
-        return 0.15 * float(rise.max())
+        return SMUDGE * float(rise.max())
     return max(FAINTEST_INK, ABOVE_NOISE * noise)
 
 
@@ -250,7 +252,7 @@ def find_digit(rise: Field, faintest: float, noise: float) -> Field | None:
         return None
     floor = min(3 * noise, strong / 2)
     ink = ((rise - floor) / (strong - floor)).clip(0, 1)
-    return np.where(parts.mask_of(digit), ink, np.float32(0))
+    return np.where(with_seam(parts.mask_of(digit)), ink, np.float32(0))
 
 
 def has_edges(ink: Field) -> bool:
@@ -259,9 +261,20 @@ def has_edges(ink: Field) -> bool:
     down, across = np.diff(small, axis=0)[:, :-1], np.diff(small, axis=1)[:-1]
     squared = down**2 + across**2
     edge = float(np.sqrt(squared).sum() / max(float(squared.sum()), 1e-6))
-    return bool(edge <= WIDEST_EDGE * max(small.shape))
+    digit_side = max(np.ptp(np.flatnonzero(small.any(1))), np.ptp(np.flatnonzero(small.any(0)))) if small.any() else 0
+    return bool(edge <= max(WIDEST_EDGE * max(small.shape), BLURREST_DIGIT * digit_side))
 
 
 def strength(rise: Field, mask: Mask) -> float:
     """Contrast of the ink under a mask: what a tenth of its pixels exceed."""
-    return float(np.quantile(rise[mask], 0.9))
+    levels = np.sort(rise[mask])
+    return float(levels[len(levels) * 9 // 10])
+
+
+def with_seam(mask: Mask) -> Mask:
+    """The mask and the pixels beside it, in which strokes fade out."""
+    wider = mask.copy()
+    for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:-1], np.s_[1:])):
+        wider[here] |= mask[there]
+        wider[:, here] |= mask[:, there]
+    return wider

@@ -41,7 +41,7 @@ def test_ink_in_the_convention_is_hardly_changed(digits: tuple[Pixels, Pixels]) 
 def test_strokes_of_any_pen_become_alike(side: int, pen: int) -> None:
     page = Image.new("L", (side, side))
     ImageDraw.Draw(page).ellipse([2, 2, side - 3, side - 3], outline=255, width=pen)
-    seen = to_convention(np.asarray(page, np.float32) / 255)
+    seen = to_convention(np.asarray(np.asarray(page) / 255, np.float32))
     assert 1.6 < stroke_width(np.asarray(seen / 255, np.float32)) < 3.8
     rows, columns = np.nonzero(seen > 20)
     assert 19 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
