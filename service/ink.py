@@ -1,9 +1,8 @@
 """A picture -> how much ink is where: the paper, its light, its rules and whatever else lies on it taken away.
 
-The way: `colour_of_ink` makes one channel of three, `dark_on_light` settles
-which of the two is ink, `rise_above_paper` takes the paper away, and
-`find_digit` leaves of what remains the one digit, or the several that are
-there. Paper is what a grey closing (dilation, then erosion; Serra, "Image
+The way is `find_ink`: one channel is made of three, the paper is taken away,
+then its lines, and of what remains only the digit stays, or the several that
+are there. Paper is what a grey closing (dilation, then erosion; Serra, "Image
 Analysis and Mathematical Morphology", 1982) leaves of a picture: strokes
 vanish in it and shadows, table edges and glare stay.
 """
@@ -11,11 +10,11 @@ vanish in it and shadows, table edges and glare stay.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from service.filters import box_mean, closing, roughness, shrink, with_seam
 from service.parts import find_parts
 from service.rules import without_rules
 
@@ -118,8 +117,8 @@ def rise_above_level(channel: Pixels, level: float) -> tuple[Field, float]:
     difference = channel.astype(np.float32) - level
     lighter, darker = difference.clip(0), (-difference).clip(0)
     ink, noise = (lighter, darker) if (lighter**2).sum() > (darker**2).sum() else (darker, lighter)
-    # The side away from the ink shows the noise alone.
-    return ink, float(np.sqrt((noise[noise > 0] ** 2).mean())) if noise.any() else 0.0
+    # The side away from the ink shows half of the noise, and nothing else.
+    return ink, float(np.sqrt(2 * (noise**2).mean()))
 
 
 def without_grain(channel: Pixels) -> Pixels:
@@ -137,7 +136,7 @@ class View:
 
     Attributes:
         light_ink: Ink is lighter than the paper.
-        widest: Width of the widest stroke, as a share of the picture's longer side; infinite where paper is even.
+        widest: Width of the widest stroke, as a share of the picture's longer side.
     """
 
     light_ink: bool
@@ -164,25 +163,6 @@ def _smoothness(grey: Pixels) -> list[float]:
     return [rough - roughness(closing(grey, max(3, round(widest * max(grey.shape))))) for widest in WIDEST_STROKES]
 
 
-def roughness(grey: Pixels) -> float:
-    """Sum of the squared differences between neighbours, which counts sharp edges; more in the middle."""
-    values = grey.astype(np.float32)
-    rows, columns = (np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in grey.shape)
-    weight = (np.outer(rows, columns) + 0.01).astype(np.float32)
-    down, across = np.diff(values, axis=0) ** 2, np.diff(values, axis=1) ** 2
-    return float((down * weight[:-1]).sum() + (across * weight[:, :-1]).sum())
-
-
-def shrink(values: Any, side: int) -> Any:
-    """Average whole squares of pixels so that the longer side has at most `side`; of the same type."""
-    step = -(-max(values.shape) // side)
-    height, width = values.shape[0] // step, values.shape[1] // step
-    if step == 1 or not height or not width:
-        return values
-    blocks = values[: height * step, : width * step].reshape(height, step, width, step)
-    return blocks.mean((1, 3), dtype=np.float32).astype(values.dtype)
-
-
 def rise_above_paper(channel: Pixels, view: View) -> tuple[Field, float]:
     """How far each pixel is from the paper under it, in levels as if all paper were lit alike.
 
@@ -200,39 +180,6 @@ def rise_above_paper(channel: Pixels, view: View) -> tuple[Field, float]:
     sixteenth, offset = np.quantile(rise[::2, ::2], [0.16, 0.5])
     noise = max(float(offset - sixteenth), ROUNDING)
     return (rise - offset).clip(0), noise
-
-
-def closing(grey: Pixels, side: int) -> Pixels:
-    """Grey closing with a square: dark things in which the square finds no room take the level around them."""
-    before, after = side // 2, side - 1 - side // 2
-    widened = np.pad(grey, side, mode="edge")
-    for operation in (np.maximum, np.minimum):
-        for axis in (0, 1):
-            widened = _over_window(operation, widened, side, axis)
-    # Each of the two passes shortened the picture by side - 1 at its end.
-    start = side - before - after
-    return widened[start : start + grey.shape[0], start : start + grey.shape[1]]
-
-
-def _over_window(operation: Any, values: Pixels, side: int, axis: int) -> Pixels:
-    """Maximum or minimum over each window of `side`, by doubling: log2(side) passes over the picture."""
-    values = np.moveaxis(values, axis, 0)
-    reach = 1
-    while reach < side:
-        shift = min(reach, side - reach)
-        values = operation(values[:-shift], values[shift:])
-        reach += shift
-    return np.moveaxis(values, 0, axis)
-
-
-def box_mean(values: Field, radius: int) -> Field:
-    """Mean over the square of 2 radius + 1 around each pixel of (height, width, channels), edges repeated."""
-    for axis in (0, 1):
-        moved = np.moveaxis(values, axis, 0)
-        sums = np.pad(moved, [(radius + 1, radius), (0, 0), (0, 0)], mode="edge").cumsum(0, dtype=np.float64)
-        width = 2 * radius + 1
-        values = np.moveaxis(((sums[width:] - sums[:-width]) / width).astype(np.float32), 0, axis)
-    return values
 
 
 def find_digit(rise: Field, faintest: float, noise: float) -> Field | None:
@@ -269,12 +216,3 @@ def strength(rise: Field, mask: Mask) -> float:
     """Contrast of the ink under a mask: what a tenth of its pixels exceed."""
     levels = np.sort(rise[mask])
     return float(levels[len(levels) * 9 // 10])
-
-
-def with_seam(mask: Mask) -> Mask:
-    """The mask and the pixels beside it, in which strokes fade out."""
-    wider = mask.copy()
-    for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:-1], np.s_[1:])):
-        wider[here] |= mask[there]
-        wider[:, here] |= mask[:, there]
-    return wider
