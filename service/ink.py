@@ -1,9 +1,8 @@
 """A picture -> how much ink is where: the paper, its light, its rules and whatever else lies on it taken away.
 
-The way: `colour_of_ink` makes one channel of three, `dark_on_light` settles
-which of the two is ink, `rise_above_paper` takes the paper away, and
-`find_digit` leaves of what remains the one digit, or the several that are
-there. Paper is what a grey closing (dilation, then erosion; Serra, "Image
+The way is `find_ink`: one channel is made of three, the paper is taken away,
+then its lines, and of what remains only the digit stays, or the several that
+are there. Paper is what a grey closing (dilation, then erosion; Serra, "Image
 Analysis and Mathematical Morphology", 1982) leaves of a picture: strokes
 vanish in it and shadows, table edges and glare stay.
 """
@@ -11,11 +10,11 @@ vanish in it and shadows, table edges and glare stay.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from service.filters import box_mean, closing, roughness, shrink, with_seam
 from service.parts import find_parts
 from service.rules import without_rules
 
@@ -42,9 +41,11 @@ LIGHT_INK = 0.8
 # Share of the smoothness that wider strokes would bring which is enough for narrower ones.
 NEARLY_SMOOTHEST = 0.94
 # Contrast of the digit's ink below which a share of it is none.
-SMUDGE = 0.35
+SMUDGE = 0.3
 # Shadows and glare need more than this share of the picture to change from paper to full contrast.
 WIDEST_EDGE = 0.05
+# unless it is less than this share of the digit: a photo may be out of focus.
+BLURREST_DIGIT = 0.12
 # The largest part of a digit in a photo is at least this share of it.
 SMALLEST_DIGIT = 0.03
 # Ink is this much above the faintest that could be told from noise.
@@ -77,7 +78,7 @@ def find_ink(picture: Pixels) -> Field | None:
 def faintest_ink(rise: Field, noise: float) -> float:
     """Contrast from which on something is ink, on paper with this standard deviation of its noise."""
     if noise == 0 and float(rise.max()) >= FAINTEST_INK:
-        return 0.15 * float(rise.max())
+        return SMUDGE * float(rise.max())
     return max(FAINTEST_INK, ABOVE_NOISE * noise)
 
 
@@ -116,8 +117,8 @@ def rise_above_level(channel: Pixels, level: float) -> tuple[Field, float]:
     difference = channel.astype(np.float32) - level
     lighter, darker = difference.clip(0), (-difference).clip(0)
     ink, noise = (lighter, darker) if (lighter**2).sum() > (darker**2).sum() else (darker, lighter)
-    # The side away from the ink shows the noise alone.
-    return ink, float(np.sqrt((noise[noise > 0] ** 2).mean())) if noise.any() else 0.0
+    # The side away from the ink shows half of the noise, and nothing else.
+    return ink, float(np.sqrt(2 * (noise**2).mean()))
 
 
 def without_grain(channel: Pixels) -> Pixels:
@@ -135,7 +136,7 @@ class View:
 
     Attributes:
         light_ink: Ink is lighter than the paper.
-        widest: Width of the widest stroke, as a share of the picture's longer side; infinite where paper is even.
+        widest: Width of the widest stroke, as a share of the picture's longer side.
     """
 
     light_ink: bool
@@ -162,25 +163,6 @@ def _smoothness(grey: Pixels) -> list[float]:
     return [rough - roughness(closing(grey, max(3, round(widest * max(grey.shape))))) for widest in WIDEST_STROKES]
 
 
-def roughness(grey: Pixels) -> float:
-    """Sum of the squared differences between neighbours, which counts sharp edges; more in the middle."""
-    values = grey.astype(np.float32)
-    rows, columns = (np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in grey.shape)
-    weight = (np.outer(rows, columns) + 0.01).astype(np.float32)
-    down, across = np.diff(values, axis=0) ** 2, np.diff(values, axis=1) ** 2
-    return float((down * weight[:-1]).sum() + (across * weight[:, :-1]).sum())
-
-
-def shrink(values: Any, side: int) -> Any:
-    """Average whole squares of pixels so that the longer side has at most `side`; of the same type."""
-    step = -(-max(values.shape) // side)
-    height, width = values.shape[0] // step, values.shape[1] // step
-    if step == 1 or not height or not width:
-        return values
-    blocks = values[: height * step, : width * step].reshape(height, step, width, step)
-    return blocks.mean((1, 3), dtype=np.float32).astype(values.dtype)
-
-
 def rise_above_paper(channel: Pixels, view: View) -> tuple[Field, float]:
     """How far each pixel is from the paper under it, in levels as if all paper were lit alike.
 
@@ -200,39 +182,6 @@ def rise_above_paper(channel: Pixels, view: View) -> tuple[Field, float]:
     return (rise - offset).clip(0), noise
 
 
-def closing(grey: Pixels, side: int) -> Pixels:
-    """Grey closing with a square: dark things in which the square finds no room take the level around them."""
-    before, after = side // 2, side - 1 - side // 2
-    widened = np.pad(grey, side, mode="edge")
-    for operation in (np.maximum, np.minimum):
-        for axis in (0, 1):
-            widened = _over_window(operation, widened, side, axis)
-    # Each of the two passes shortened the picture by side - 1 at its end.
-    start = side - before - after
-    return widened[start : start + grey.shape[0], start : start + grey.shape[1]]
-
-
-def _over_window(operation: Any, values: Pixels, side: int, axis: int) -> Pixels:
-    """Maximum or minimum over each window of `side`, by doubling: log2(side) passes over the picture."""
-    values = np.moveaxis(values, axis, 0)
-    reach = 1
-    while reach < side:
-        shift = min(reach, side - reach)
-        values = operation(values[:-shift], values[shift:])
-        reach += shift
-    return np.moveaxis(values, 0, axis)
-
-
-def box_mean(values: Field, radius: int) -> Field:
-    """Mean over the square of 2 radius + 1 around each pixel of (height, width, channels), edges repeated."""
-    for axis in (0, 1):
-        moved = np.moveaxis(values, axis, 0)
-        sums = np.pad(moved, [(radius + 1, radius), (0, 0), (0, 0)], mode="edge").cumsum(0, dtype=np.float64)
-        width = 2 * radius + 1
-        values = np.moveaxis(((sums[width:] - sums[:-width]) / width).astype(np.float32), 0, axis)
-    return values
-
-
 def find_digit(rise: Field, faintest: float, noise: float) -> Field | None:
     """Keep of the ink what belongs to the digit, and scale it to 0 to 1; None where all ink may as well be noise."""
     parts = find_parts(rise, faintest)
@@ -250,7 +199,7 @@ def find_digit(rise: Field, faintest: float, noise: float) -> Field | None:
         return None
     floor = min(3 * noise, strong / 2)
     ink = ((rise - floor) / (strong - floor)).clip(0, 1)
-    return np.where(parts.mask_of(digit), ink, np.float32(0))
+    return np.where(with_seam(parts.mask_of(digit)), ink, np.float32(0))
 
 
 def has_edges(ink: Field) -> bool:
@@ -259,9 +208,11 @@ def has_edges(ink: Field) -> bool:
     down, across = np.diff(small, axis=0)[:, :-1], np.diff(small, axis=1)[:-1]
     squared = down**2 + across**2
     edge = float(np.sqrt(squared).sum() / max(float(squared.sum()), 1e-6))
-    return bool(edge <= WIDEST_EDGE * max(small.shape))
+    digit_side = max(np.ptp(np.flatnonzero(small.any(1))), np.ptp(np.flatnonzero(small.any(0)))) if small.any() else 0
+    return bool(edge <= max(WIDEST_EDGE * max(small.shape), BLURREST_DIGIT * digit_side))
 
 
 def strength(rise: Field, mask: Mask) -> float:
     """Contrast of the ink under a mask: what a tenth of its pixels exceed."""
-    return float(np.quantile(rise[mask], 0.9))
+    levels = np.sort(rise[mask])
+    return float(levels[len(levels) * 9 // 10])

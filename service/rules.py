@@ -59,7 +59,7 @@ def level_rules(rise: Field, mask: Mask, paths: Mask) -> Mask:
     np.cumsum(paths.T, 1, out=passed[:, 1:])
     on_path = passed[across.row, across.end] > passed[across.row, across.start]
     length = across.end - across.start
-    thickness = float(np.median(length[on_path])) if on_path.any() else 0
+    thickness = float(np.quantile(length[on_path], 0.75)) if on_path.any() else 0
     thin = on_path & (length <= 1.6 * thickness + 1)
     rules = paint(Runs(across.row[thin], across.start[thin], across.end[thin]), mask.T.shape).T
     if thickness > max(2, WIDEST * max(rise.shape)) or count_lines(rules) < FEWEST:

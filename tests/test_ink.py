@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from service.images import ImageReader
-from service.ink import best_view, closing, colour_of_ink, even_paper, find_ink, rise_above_paper
+from service.ink import best_view, colour_of_ink, even_paper, find_ink, rise_above_paper
 from tests.conftest import REPOSITORY
 from tests.photographs import Scene, drawn, photograph
 from tests.pictures import Pixels, encode, on_paper
@@ -155,15 +155,6 @@ def test_paper_is_lifted_off_alike_in_light_and_shadow(digits: Digits) -> None:
     assert noise < 2
     # The digit lies across the shadow's edge, the paper on both sides of it.
     assert np.quantile(rise[:, :60], 0.99) < 10 and np.quantile(rise[:, -60:], 0.99) < 10
-
-
-def test_closing_fills_what_is_narrower_than_its_square_and_keeps_edges() -> None:
-    page = np.full((60, 80), 200, np.uint8)
-    page[:, 50:] = 90
-    with_stroke = page.copy()
-    with_stroke[10:50, 20:26] = 10
-    assert np.array_equal(closing(with_stroke, 9), page)
-    assert np.array_equal(closing(with_stroke, 5), with_stroke)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2048), (2048, 1), (2, 3), (28, 28, 3), (1, 1, 3), (3, 700, 3)])
