@@ -163,8 +163,8 @@ class Training:
         options = self._options
         print(
             f"{len(labels):,} images; {options.teachers} teachers of {options.teacher_epochs} epochs, a student of "
-            f"{options.epochs} and {options.finishing_epochs}; on {options.device} with {options.threads} threads: about "
-            f"{minutes:.0f} minutes",
+            f"{options.epochs} and {options.finishing_epochs}; on {options.device} with {options.threads} threads: "
+            f"about {minutes:.0f} minutes",
             flush=True,
         )
 
