@@ -1,4 +1,4 @@
-"""docs/clients.md: every example, run as it is written but for the address of the server."""
+"""docs/clients.md and the README: every example, run as it is written but for the address of the server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from tests.server_process import ServerProcess
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]
 TEXT = (REPOSITORY / "docs" / "clients.md").read_text()
 # The first line of an example is its name.
-EXAMPLES = dict(re.findall(r"```\w+\n(?:#|//) (\w+)\n(.*?)```", TEXT, re.DOTALL))
+EXAMPLE = re.compile(r"```\w+\n(?:#|//) (\w+)\n(.*?)```", re.DOTALL)
+EXAMPLES = dict(EXAMPLE.findall(TEXT))
+IN_README = dict(EXAMPLE.findall((REPOSITORY / "README.md").read_text()))
 # perf_analyzer's line is run by tests/test_perf_analyzer.py, with shorter windows.
 RUN_HERE = {"triton_grpc", "triton_http", "kserve", "buf", "curl", "curl_form", "curl_v2", "node"}
 
@@ -26,6 +28,11 @@ RUN_HERE = {"triton_grpc", "triton_http", "kserve", "buf", "curl", "curl_form", 
 def test_every_example_is_run() -> None:
     assert EXAMPLES.keys() == RUN_HERE | {"perf_analyzer"}
     assert len(EXAMPLES) == len(re.findall(r"^```\w+$", TEXT, re.MULTILINE))
+
+
+def test_the_readme_has_the_same_examples() -> None:
+    assert {"triton_grpc", "kserve", "buf", "curl_v2"} == IN_README.keys()
+    assert IN_README.items() <= EXAMPLES.items()
 
 
 def run(name: str, server: ServerProcess, command: list[str | Path], **environ: str) -> str:

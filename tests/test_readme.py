@@ -48,7 +48,7 @@ def test_the_first_command_prints_what_is_shown(server: ServerProcess) -> None:
 
 
 def test_the_python_example(server: ServerProcess) -> None:
-    (code,) = blocks("python")
+    code = next(block for block in blocks("python") if "service.client" in block)
     printed = run([sys.executable, "-c", code.replace("127.0.0.1:8001", server.grpc_address)], server)
     assert re.fullmatch(r"7 \d+\.\d% trust it\n2\n3\n", printed)
 
