@@ -11,14 +11,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from service import repository
-from service.errors import InvalidRequest, ModelUnusable
+from service.errors import InvalidRequest, ModelUnusable, NotReady, StartError, log_fault
 from service.repository import Model, ModelFile
 from service.versions import Versions
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 class Observer(Protocol):
@@ -80,6 +82,9 @@ class Loader:
         self._observer = observer
         self._on_change = on_change
         self._lock = asyncio.Lock()
+        self._is_closed = False
+        # The event loop itself keeps only weak references.
+        self._tasks: set[asyncio.Task[Any]] = set()
         # By version: the file that is loaded, the file that cannot be, and why.
         self._loaded: dict[str, ModelFile] = {}
         self._failed: dict[str, tuple[ModelFile, str]] = {}
@@ -113,19 +118,24 @@ class Loader:
         Raises:
             InvalidRequest: A version that the policy wants could not be loaded.
         """
-        async with self._lock:
-            refused = await self._catch_up()
-        await self._on_change()
+        refused = await self._to_its_end(self._catch_up)
         if refused:
             raise InvalidRequest(f"not loaded: {'; '.join(refused)}; what was loaded before goes on answering")
 
     async def unload(self) -> None:
         """Answer with no version until the next `reload`."""
-        async with self._lock:
+
+        async def remove_all() -> None:
             self._unloaded = [*self._loaded]
             for version in self._unloaded:
                 await self._remove(version)
-        await self._on_change()
+
+        await self._to_its_end(remove_all)
+
+    async def close(self) -> None:
+        """Wait for what is being loaded, and load no more."""
+        async with self._lock:
+            self._is_closed = True
 
     def states(self) -> list[State]:
         """Every version that is loaded, being loaded, unloaded, or cannot be used."""
@@ -149,7 +159,25 @@ class Loader:
             except (ModelUnusable, InvalidRequest):
                 # The log tells of what cannot be loaded; a folder that is gone may come back.
                 pass
+            except Exception as error:
+                log_fault(error)
             await asyncio.sleep(every_s)
+
+    async def _to_its_end(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do one thing at a time, and to its end: whoever asked for it may leave in the middle of a swap."""
+
+        async def alone() -> Result:
+            async with self._lock:
+                if self._is_closed:
+                    raise NotReady("the server is shutting down; it loads no more models")
+                result = await work()
+            await self._on_change()
+            return result
+
+        task = asyncio.create_task(alone())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
 
     async def _catch_up(self) -> list[str]:
         """Make the loaded versions those that are wanted; returns what stands against it."""
@@ -165,7 +193,7 @@ class Loader:
                 break
             try:
                 await self._add(new[0])
-            except ModelUnusable as error:
+            except StartError as error:
                 log.error("%s cannot be used, nothing changes: %s", new[0].path, error)
                 self._failed[new[0].version] = new[0], str(error)
                 self._observer.model_refused()

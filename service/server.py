@@ -125,6 +125,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         http_port = await _open_http(stack, public, settings.host, settings.http_port, "--http-port")
 
         await stack.enter_async_context(versions)
+        stack.push_async_callback(loader.close)
         await loader.start()
         stack.push_async_callback(_finish_calls, server, calls, public, settings.drain_timeout_s)
         await readiness.open(True)

@@ -100,7 +100,7 @@ class Settings:
         one_of("none", "poll", "explicit"),
     )
     triton_metrics: str = _setting(
-        "off", "model", "on: show the statistics also under Triton's names, nv_inference_*", one_of("off", "on")
+        "off", "metrics", "on: show the statistics also under Triton's names, nv_inference_*", one_of("off", "on")
     )
     model_poll_s: float = _setting(15.0, "model", "seconds between two looks at the folder", between(0.05, 86400))
     device: str = _setting(

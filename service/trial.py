@@ -35,6 +35,8 @@ def run(model: bytes, *, max_run_images: int) -> None:
         done = subprocess.run(command, input=model, capture_output=True, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise ModelUnusable(f"trying it took more than {TIMEOUT_S} s") from None
+    except OSError as error:
+        raise ModelUnusable(f"it cannot be tried in a process of its own: {error.strerror}") from error
     if done.returncode < 0:
         raise ModelUnusable(f"the process that tried it was ended by {signal.Signals(-done.returncode).name}")
     if done.returncode:

@@ -132,6 +132,19 @@ async def test_a_bad_version_changes_nothing_but_a_metric_and_its_state(tmp_path
         assert await ask.infer() == ("2", 2)
 
 
+async def test_a_caller_who_leaves_does_not_break_off_a_load(tmp_path: Path) -> None:
+    put(tmp_path, 1, answering(1))
+    async with serving(tmp_path) as ask:
+        put(tmp_path, 2, answering(2))
+        asked = ask.stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="digits"))
+        while ("2", "LOADING") not in await ask.states():
+            pass
+        asked.cancel()
+        await ask.load()
+        assert await ask.infer() == ("2", 2)
+        assert await asyncio.to_thread(ask.shows, 'digitserve_model_loads_total{outcome="loaded"} 2.0')
+
+
 async def test_a_file_that_ends_the_process_ends_another_one(tmp_path: Path) -> None:
     put(tmp_path, 1, answering(1))
     async with serving(tmp_path) as ask:

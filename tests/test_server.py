@@ -126,8 +126,9 @@ async def test_draining_finishes_what_was_accepted(monkeypatch: pytest.MonkeyPat
     server = await context.__aenter__()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         stub = digits_pb2_grpc.DigitClassifierStub(channel)
-        calls = [asyncio.ensure_future(stub.Classify(RAW_BLANK)) for _ in range(16)]
+        calls = [asyncio.ensure_future(stub.Classify(RAW_BLANK))]
         await entered.wait()
+        calls += [asyncio.ensure_future(stub.Classify(RAW_BLANK)) for _ in range(15)]
         await until_metrics_show(server.ops_port, "digitserve_queue_images 15.0")
         leaving = asyncio.create_task(context.__aexit__(None, None, None))
         await until_metrics_show(server.ops_port, "digitserve_ready 0.0")
@@ -144,9 +145,10 @@ async def test_draining_finishes_what_was_accepted(monkeypatch: pytest.MonkeyPat
 
 async def test_32_callers_at_once_share_two_runs_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first run is held until the other 31 are waiting; each caller's image, and answer, is its own."""
-    let_go = threading.Event()
+    entered, let_go = threading.Event(), threading.Event()
 
     def run(images: Images) -> tuple[Floats, Floats]:
+        entered.set()
         let_go.wait(10)
         probabilities = np.zeros((len(images), 10), np.float32)
         probabilities[:, 0] = images[:, 0, 0, 0]
@@ -159,7 +161,9 @@ async def test_32_callers_at_once_share_two_runs_of_the_model(monkeypatch: pytes
     ):
         stub = digits_pb2_grpc.DigitClassifierStub(channel)
         images = [pb.ClassifyRequest(format=pb.IMAGE_FORMAT_RAW_28X28, image=bytes([n]) * 784) for n in range(32)]
-        calls = [asyncio.ensure_future(stub.Classify(image)) for image in images]
+        calls = [asyncio.ensure_future(stub.Classify(images[0]))]
+        await asyncio.to_thread(entered.wait, 10)
+        calls += [asyncio.ensure_future(stub.Classify(image)) for image in images[1:]]
         await until_metrics_show(server.ops_port, "digitserve_queue_images 31.0")
         let_go.set()
         answers = await asyncio.gather(*calls)
