@@ -170,7 +170,7 @@ def test_what_cannot_be_used_is_one_line(models: Path, data: Path, capsys: pytes
 
 
 def test_how_the_training_went_is_told(models: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "| Time | 4 minutes, beside other work |" in card(models)
+    assert "| Time | 5 minutes, beside other work |" in card(models)
     assert "| Teachers' validation accuracy | 70.00% |" in card(models)
     log = models / "digits" / "1" / "training.json"
     for content, text in (

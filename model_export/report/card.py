@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model_export.export import NAME, VERSION
+from model_export.report.limits import limits
 from model_export.report.markdown import share, table
 from model_export.report.speed import BATCH_SIZE, processor
 
@@ -68,7 +69,7 @@ def write_card(subject: Subject) -> str:
         _non_digits(subject),
         _speed(subject),
         _baselines(subject),
-        _limits(subject),
+        limits(subject.figures.accuracy),
         "## How this card was made\n\n"
         "`python -m model_export report` writes it from the published model and MNIST's test set. "
         "It is not edited by hand.",
@@ -273,31 +274,6 @@ times are those of PyTorch {baselines.torch} on one thread, {BATCH_SIZE} images 
 oriented gradients (N. Dalal, B. Triggs, CVPR 2005).
 
 {table(columns, rows, align="  rrr")}"""
-
-
-def _limits(subject: Subject) -> str:
-    accuracy = subject.figures.accuracy
-    return f"""## Limits and misuse
-
-- **One digit a picture.** It reads no numbers, letters or words, and no digits of other scripts (Arabic-Indic,
-  Devanagari, Chinese). Whatever it is shown, it names one of ten digits; look at `rejected`.
-- **Other hands than MNIST's.** The writers lived in the United States around 1990. A one with a long upstroke, a seven
-  with a bar, a child's or an unsteady hand are rarer there than elsewhere and will be misread more often. How the
-  accuracy differs between groups of people is not known: MNIST does not say who wrote what.
-- **Other pictures than MNIST's.** Photographs have to be brought into MNIST's form first; where that fails the digit is
-  lost. Expect less than the accuracy on the test set, and a confidence that is less well founded.
-- **The test set is old.** Since 1998 methods have been found by looking at these 10,000 images. So the accuracy on
-  them flatters every model of today a little, this one too.
-- **Errors add up.** At {accuracy:.2%} a digit, {1 - accuracy**10:.1%} of the numbers of ten digits contain a mistake,
-  and nothing in the number tells where.
-- **It can be deceived.** A small change made for the purpose can give a wrong answer with high confidence.
-- **The digit score is no guard.** Letters that look like digits (O, l, S, Z) may pass, and 1 of 100 true digits does
-  not.
-
-Do not let it decide alone where a wrong digit harms somebody: payments, ballots, medical forms, doses, examinations.
-Have a person look at what is rejected or unsure, add a check that a wrong digit fails (a checksum, a second entry), and
-measure it on your own pictures first. It was not made to recognise who wrote something, and must not be used for that.
-"""
 
 
 def _plot(subject: Subject, name: str) -> str:
