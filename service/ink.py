@@ -50,6 +50,8 @@ BLURREST_DIGIT = 0.12
 SMALLEST_DIGIT = 0.03
 # Ink is this much above the faintest that could be told from noise.
 CLEARLY = 1.5
+# Share of a picture that is either ink or paper if it was drawn; the rest are edges.
+TWO_LEVELS = 0.8
 # In pictures this small light does not change, and a stroke may be a third of them wide.
 THUMBNAIL_SIDE = 48
 
@@ -108,8 +110,20 @@ def even_paper(channel: Pixels) -> float | None:
     level = int(np.bincount(border).argmax())
     if max(channel.shape) <= THUMBNAIL_SIDE:
         return float(level if (border == level).mean() >= 0.3 else np.median(border))
-    is_even = (channel == level).mean() >= 0.5 and (border == level).mean() >= 0.5
-    return float(level) if is_even else None
+    if (channel == level).mean() >= 0.5 and (border == level).mean() >= 0.5:
+        return float(level)
+    return _paper_of_two_levels(channel)
+
+
+def _paper_of_two_levels(channel: Pixels) -> float | None:
+    """The level of most corners of a drawing, one ink on one paper, that was cut out with little paper left."""
+    counts = np.bincount(channel.reshape(-1), minlength=256)
+    ink_and_paper = np.argsort(-counts, kind="stable")[:2]
+    if counts[ink_and_paper].sum() < TWO_LEVELS * channel.size:
+        return None
+    corners = channel[[0, 0, -1, -1], [0, -1, 0, -1]]
+    found = (corners[:, None] == ink_and_paper).sum(0)
+    return float(ink_and_paper.max() if found[0] == found[1] else ink_and_paper[found.argmax()])
 
 
 def rise_above_level(channel: Pixels, level: float) -> tuple[Field, float]:

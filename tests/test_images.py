@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from service.convention import centre_of_mass
 from service.errors import InvalidImage
@@ -82,6 +82,14 @@ def test_edges_blended_with_a_paper_that_was_made_transparent_tell_which_it_was(
     strokes = np.abs(page.astype(int) - int(page[0, 0])) > 20
     transparent = np.dstack([page, page, page, strokes * np.uint8(255)])
     assert difference(READER.read(encode(transparent)), READER.read(encode(page))) < 4
+
+
+@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (30, 220)])
+def test_a_fat_drawing_cut_out_at_its_ink_is_no_blank_page(paper: int, ink: int) -> None:
+    page = Image.new("L", (300, 420), paper)
+    ImageDraw.Draw(page).ellipse([0, 0, 299, 419], outline=ink, width=110)
+    seen = READER.read(encode(page))
+    assert seen[14, 13:15].max() < 60 and seen[14].max() > 200, "no ring"
 
 
 def test_exif_orientation_is_followed(seven: Pixels) -> None:
