@@ -118,7 +118,7 @@ def test_no_request_raises_anything_but_our_errors(raw: bytes, datatype: str, sh
 
 @pytest.mark.parametrize("value", [{"string_param": "1"}, {"double_param": 1.5}, {"bool_param": True}, {}])
 def test_a_parameter_that_is_no_whole_number(value: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequest, match="expected an int64_param"):
+    with pytest.raises(InvalidRequest, match="expected a whole number, an int64_param"):
         whole_number({"timeout": pb.InferParameter(**value)}, "timeout")
 
 
