@@ -35,11 +35,12 @@ class ServerProcess:
         welcome: What the command printed when it was ready.
     """
 
-    def __init__(self, *flags: str, command: Path = COMMAND):
-        """Start with these flags and wait until it is ready."""
+    def __init__(self, *flags: str, command: Path = COMMAND, cpus: str | None = None):
+        """Start with these flags, on these cores only ("0" or "0,1"), and wait until it is ready."""
+        pinned = ["taskset", "-c", cpus] if cpus else []
         free_ports = ("--grpc-port", "0", "--http-port", "0", "--ops-port", "0")
         self.process = subprocess.Popen(
-            [command, "serve", *free_ports, *flags],
+            [*pinned, command, "serve", *free_ports, *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,0 +1,99 @@
+"""Load from h2load, which replays one gRPC message over HTTP/2 for a few microseconds of CPU a call.
+
+A Python client costs more CPU than the server it measures. h2load sees HTTP only, where a refused call is a success
+too: whether the answers were right is told by the server's own counters (see `bench`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+CONNECTIONS = 4
+CONTENT_TYPE = "content-type: application/grpc"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What came of a load.
+
+    Attributes:
+        calls: How many were answered.
+        seconds: How long it lasted.
+        latencies: Seconds of each call, float64.
+    """
+
+    calls: int
+    seconds: float
+    latencies: npt.NDArray[np.float64]
+
+    def percentile_ms(self, percent: float) -> float:
+        """Milliseconds in which this share of the calls was answered."""
+        return float(np.percentile(self.latencies, percent)) * 1000
+
+
+def is_installed() -> bool:
+    """Whether h2load can be run."""
+    return shutil.which("h2load") is not None
+
+
+def closed_loop(address: str, path: str, message: bytes, *, in_flight: int, seconds: float, cpu: int) -> Load:
+    """Ask again as soon as an answer comes, with this many calls in flight.
+
+    Args:
+        address: host:port.
+        path: "/package.Service/Method".
+        message: The serialised request.
+        in_flight: Calls at a time, over up to four connections.
+        seconds: How long.
+        cpu: The core that h2load may use.
+    """
+    connections = min(CONNECTIONS, in_flight)
+    options = ["-c", str(connections), "-m", str(in_flight // connections), "-D", f"{seconds * 1000:.0f}ms"]
+    _, taken = _run(address, path, message, options, cpu)
+    return Load(len(taken), seconds, taken)
+
+
+def open_loop(address: str, path: str, message: bytes, *, rate: float, seconds: float, cpu: int) -> Load:
+    """Ask at a set rate, whether answers come or not.
+
+    Latencies count from when a call was due, not from when it could be sent, so that a server that stalls is charged
+    for the calls that had to wait for it (G. Tene's "coordinated omission").
+
+    Args:
+        address: As of `closed_loop`, like the rest.
+        path: Likewise.
+        message: Likewise.
+        rate: Calls a second.
+        seconds: How long.
+        cpu: The core that h2load may use.
+    """
+    options = ["-c", "1", "-m", "1000", "--rps", f"{rate:.1f}", "-D", f"{seconds * 1000:.0f}ms"]
+    started, taken = _run(address, path, message, options, cpu)
+    due = started[0] + np.arange(len(started)) / rate
+    return Load(len(taken), seconds, taken + np.maximum(started - due, 0))
+
+
+def _run(
+    address: str, path: str, message: bytes, options: list[str], cpu: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Run h2load; seconds at which each call began, in order, and how long it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        body, log = Path(folder) / "body", Path(folder) / "log"
+        # Length-prefixed as the gRPC protocol has it: not compressed, then the length, big-endian.
+        body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
+        command = ["taskset", "-c", str(cpu), "h2load", *options, "-t", "1", "-d", str(body), f"--log-file={log}"]
+        command += ["-H", CONTENT_TYPE, "-H", "te: trailers", f"http://{address}{path}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            raise RuntimeError(f"h2load ended with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        rows = np.loadtxt(log, dtype=np.float64, ndmin=2)  # microseconds since 1970, HTTP status, microseconds
+    good = rows[rows[:, 1] == 200]
+    good = good[good[:, 0].argsort()]
+    return good[:, 0] / 1e6, good[:, 2] / 1e6
