@@ -6,6 +6,7 @@ what judges a finished model asks for the test images: `verify`, `evaluate` and 
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import logging
@@ -88,6 +89,13 @@ def validation_split(count: int) -> tuple[np.ndarray[tuple[int, ...], np.dtype[n
     order = np.random.default_rng(VALIDATION_SEED).permutation(count)
     held_out = count // VALIDATION_SHARE
     return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def load_validation_images(folder: Path | None) -> LabelledImages:
+    """Read the part of the training set that validates and is not learnt from."""
+    training = load_training_images(folder)
+    _, held_out = validation_split(len(training.labels))
+    return dataclasses.replace(training, images=training.images[held_out], labels=training.labels[held_out])
 
 
 def default_folder() -> Path | None:

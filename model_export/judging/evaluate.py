@@ -6,7 +6,6 @@ get them. It only judges: nothing that shapes a model may import this.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -17,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from model_export.data import DataError, LabelledImages, load_test_images, load_training_images, validation_split
+from model_export.data import DataError, LabelledImages, load_test_images, load_validation_images
 from model_export.judging import digit_sets
 from model_export.judging.asking import Answer, Sample, Service
 from model_export.judging.judged import SYNTHETIC, Evaluation, Floats, KindResult, SetResult, auroc
@@ -78,7 +77,7 @@ def evaluate(address: str, options: EvaluationOptions) -> Evaluation:
     kinds = [name for name in KINDS if options.wants(NON_DIGITS, name)]
     validation = None
     if kinds or any(options.wants(SYNTHETIC, name) for name in CATEGORIES):
-        validation = _readable(f"{SYNTHETIC}, {NON_DIGITS}", partial(_validation, options.data_dir), remarks)
+        validation = _readable(f"{SYNTHETIC}, {NON_DIGITS}", partial(load_validation_images, options.data_dir), remarks)
     planned = list(_planned(options, validation, remarks))
     if not planned and not (kinds and validation):
         raise DataError("nothing is left to judge by: " + "; ".join(remarks))
@@ -118,13 +117,6 @@ def _readable(name: str, read: Callable[[], Read], remarks: list[str]) -> Read |
     except DataError as error:
         remarks.append(f"skipped {name}: {error}")
         return None
-
-
-def _validation(folder: Path | None) -> LabelledImages:
-    """The part of the training images that validates, and was not learnt from."""
-    training = load_training_images(folder)
-    _, held_out = validation_split(len(training.labels))
-    return dataclasses.replace(training, images=training.images[held_out], labels=training.labels[held_out])
 
 
 def _judge(

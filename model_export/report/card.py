@@ -12,11 +12,12 @@ from model_export.report.markdown import share, table
 from model_export.report.speed import BATCH_SIZE, processor
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from model_export.checkpoint import Facts
     from model_export.report.baselines import Baselines
     from model_export.report.figures import Evaluation, Figures
+    from model_export.report.score_trials import Trial
 
 PLOTS_FOLDER = "card"
 RAW_TEST_SET = "MNIST test, raw"
@@ -44,6 +45,7 @@ class Subject:
         network: The network in words, its number of parameters included.
         figures: What it does on the test set.
         evaluation: What `evaluate` has stored, if it has.
+        trials: Other ways to score what looks like a digit.
         baselines: Results of the baselines, if there are any.
         plots: Which of PLOTS there are, as PNG files.
     """
@@ -54,6 +56,7 @@ class Subject:
     network: str
     figures: Figures
     evaluation: Evaluation
+    trials: Sequence[Trial]
     baselines: Baselines | None
     plots: Collection[str]
 
@@ -232,7 +235,16 @@ Probabilities always add up to 1, whatever the picture shows. The digit score te
 {subject.facts.reject_threshold:.3f} an answer is rejected. On the validation part 1 % of the digits are below.
 
 {measured}
+Other scores were tried on the same network, the area under the ROC curve for each kind in raw form:
+
+{_trials(subject)}
 {_plot(subject, "scores")}"""
+
+
+def _trials(subject: Subject) -> str:
+    kinds = list(subject.trials[0].auroc)
+    rows = [(trial.name, *(f"{trial.auroc[kind]:.4f}" for kind in kinds)) for trial in subject.trials]
+    return table(("score", *(kind.replace("_", " ") for kind in kinds)), rows, align=" " + "r" * len(kinds))
 
 
 def _speed(subject: Subject) -> str:

@@ -12,13 +12,14 @@ import onnx
 from torch import nn
 
 from model_export.checkpoint import Checkpoint, CheckpointError, load_checkpoint, write_atomically
-from model_export.data import load_test_images, load_training_images
+from model_export.data import load_test_images, load_training_images, load_validation_images
 from model_export.export import NAME, VERSION, metadata
 from model_export.network import describe, fold_batch_norm
 from model_export.report import plots
 from model_export.report.baselines import EPOCHS, measure_baselines, read_baselines, to_json
 from model_export.report.card import PLOTS_FOLDER, Log, Subject, write_card
 from model_export.report.figures import Evaluation, Figures, measure, read_evaluation
+from model_export.report.score_trials import try_scores
 
 if TYPE_CHECKING:
     import argparse
@@ -75,6 +76,7 @@ def _report(options: argparse.Namespace) -> int:
         network=describe(checkpoint.network()),
         figures=figures,
         evaluation=evaluation,
+        trials=try_scores(checkpoint.network(), test, load_validation_images(options.data_dir)),
         baselines=read_baselines(stored),
         plots=drawn.keys(),
     )
