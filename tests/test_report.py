@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,14 @@ from tests.training import tiny_checkpoint, tiny_log
 
 IMAGES, LABELS = small_digits("t10k")
 PLOTS = ["confusion", "filters", "misread", "reliability", "scores", "training"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_non_digits() -> Iterator[None]:
+    """Drawing as many as for a real card takes half a minute."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model_export.report.score_trials.IMAGES", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +145,12 @@ def test_an_evaluation_brings_sets_and_kinds(models: Path, data: Path, capsys: p
     (folder / "card" / "evaluation.json").write_text(json.dumps(content | {"sha256": "0" * 64}))
     assert report(models, data) == 2
     assert "is about a model with the sha256 0000" in capsys.readouterr().err
+
+
+def test_other_scores_are_shown_for_every_kind(published: Path) -> None:
+    heading = "score | noise | letters | symbols | clothes | two digits | half digits | textures"
+    names = [row[0] for row in rows(card(published), heading)]
+    assert names == ["largest probability", "energy", "distance to class means", "digit score"]
 
 
 def test_baselines_are_trained_on_request_and_shown_for_their_own_network_only(
