@@ -126,6 +126,12 @@ def test_pods_are_restricted(folder: str) -> None:
     assert any(holder.get("automountServiceAccountToken") is False for holder in holders)
 
 
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_everything_lies_in_one_namespace(folder: str) -> None:
+    names = {r["metadata"].get("namespace") for r in render(folder) if r["kind"] not in ("Namespace", "PriorityClass")}
+    assert names == {"digitserve"}
+
+
 @pytest.mark.parametrize("folder", WITH_DEPLOYMENT)
 def test_names_point_at_what_is_there(folder: str) -> None:
     """Ports by their names, in Services, probes and openings of the network; Services by their selectors."""
@@ -133,6 +139,8 @@ def test_names_point_at_what_is_there(folder: str) -> None:
     spec = pod(resources)
     containers = [*spec["containers"], *spec.get("initContainers", [])]
     ports = {port["name"]: port["containerPort"] for container in containers for port in container["ports"]}
+    for volume in spec.get("volumes", []):
+        assert "configMap" not in volume or one(resources, "ConfigMap", volume["configMap"]["name"])
     labels = one(resources, "Deployment")["spec"]["template"]["metadata"]["labels"]
     for service in (r["spec"] for r in resources if r["kind"] == "Service"):
         assert service["selector"].items() <= labels.items()
