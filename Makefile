@@ -3,13 +3,19 @@
 PYTHON ?= python3
 # What to install before the development environment, for another build of PyTorch than PyPI's.
 TORCH ?=
+# What an image is for, cpu or gpu; the command that builds it; and what else that is told, such as a base by its digest.
+DEVICE ?= cpu
+BUILDER ?=
+BUILD_ARGS ?=
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+COMMIT = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 SERVE := .venv-serve
 DEV := .venv
 PROTOS := .venv-protos
 PIP := -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format protos model bench image requirements clean
+.PHONY: help setup run test lint format protos model bench image e2e requirements clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,10 +51,19 @@ model: $(DEV)/ready  ## train, export and verify the model, judge it and write i
 bench: $(DEV)/ready $(SERVE)/ready  ## measure start-up, memory and speed on this machine
 	$(DEV)/bin/python -m tests.load.bench --server $(SERVE)/bin/digitserve
 
-image:  ## build the container image digitserve:cpu with docker, podman or buildah
-	@tool=$$(docker info >/dev/null 2>&1 && echo docker || command -v podman || command -v buildah) || \
-		{ echo "make image needs a running docker, podman or buildah; none is here" >&2; exit 1; }; \
-	$$tool build -t digitserve:cpu .
+image:  ## build the container image with docker, podman or buildah (DEVICE=gpu for NVIDIA GPUs)
+	@builder="$(BUILDER)"; \
+	if [ -z "$$builder" ]; then \
+		if docker info >/dev/null 2>&1; then builder="docker build"; \
+		elif command -v podman >/dev/null; then builder="podman build --format docker"; \
+		elif command -v buildah >/dev/null; then builder="buildah build --format docker"; \
+		else echo "make image needs a running docker, podman or buildah; none is here" >&2; exit 1; fi; \
+	fi; \
+	set -x; $$builder --build-arg DEVICE=$(DEVICE) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) \
+		-t digitserve:$(DEVICE) $(BUILD_ARGS) .
+
+e2e:  ## build the image and run it whole: load, proxies, a roll, a kill, alerts (Debian, as root)
+	deploy/e2e.sh
 
 requirements: $(DEV)/ready  ## pin the newest versions that pyproject.toml admits
 	$(DEV)/bin/python requirements/compile.py

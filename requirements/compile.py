@@ -1,6 +1,6 @@
 """Pin the newest versions that pyproject.toml admits; run by `make requirements`.
 
-serve-cpu.txt carries hashes: it is what the image and `make run` install.
+serve-cpu.txt and serve-gpu.txt carry hashes: they are what the images and `make run` install.
 dev.txt does not: PyTorch's CPU and CUDA builds have the same version and
 different hashes. The packages that only the CUDA build needs are left out,
 so that the file is right for both: pip adds them where they are wanted.
@@ -21,6 +21,7 @@ CUDA_ONLY = re.compile(r"^(nvidia-|cuda-|triton==).*\n", re.MULTILINE)
 LOCAL_BUILD = re.compile(r"\+cpu$", re.MULTILINE)
 SETS = {
     "serve-cpu.txt": ["--extra", "cpu", "--generate-hashes"],
+    "serve-gpu.txt": ["--extra", "gpu", "--generate-hashes"],
     "dev.txt": ["--extra", "cpu", "--extra", "export", "--extra", "dev"],
 }
 
@@ -42,8 +43,9 @@ def main() -> None:
             "pyproject.toml",
         ]
         subprocess.run(command, cwd=ROOT, check=True)
-        pins = CUDA_ONLY.sub("", (ROOT / output).read_text())
-        (ROOT / output).write_text(LOCAL_BUILD.sub("", pins))
+        if "--generate-hashes" not in options:
+            pins = CUDA_ONLY.sub("", (ROOT / output).read_text())
+            (ROOT / output).write_text(LOCAL_BUILD.sub("", pins))
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class Answer:
 class Observer(Protocol):
     """Whoever wants to know what was predicted."""
 
-    def predicted(self, digit: int, rejection_reason: str) -> None:
+    def predicted(self, digit: int, confidence: float, ink: float, rejection_reason: str) -> None:
         """An image was classified."""
 
 
@@ -252,12 +252,13 @@ class Classifier:
 
     def _judge(self, images: Images, outcome: Outcome, digits: list[int], reject_threshold: float) -> list[str]:
         """Why each image's answer should not be trusted, or ""; the observer is told."""
-        blank = (images.reshape(len(images), -1).max(1) < FAINTEST_INK).tolist()
+        pixels = images.reshape(len(images), -1)
+        blank = (pixels.max(1) < FAINTEST_INK).tolist()
         strange = (outcome.digit_scores < reject_threshold).tolist()
         confidences = outcome.probabilities.max(1).tolist()
         reasons = list(map(_rejection_reason, blank, strange, confidences))
-        for digit, reason in zip(digits, reasons, strict=True):
-            self._observer.predicted(digit, reason)
+        for seen in zip(digits, confidences, (pixels.mean(1) / 255).tolist(), reasons, strict=True):
+            self._observer.predicted(*seen)
         return reasons
 
 

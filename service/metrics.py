@@ -17,6 +17,7 @@ from prometheus_client import (
     Histogram,
     Info,
     ProcessCollector,
+    Summary,
     disable_created_metrics,
     generate_latest,
 )
@@ -25,6 +26,7 @@ from prometheus_client.metrics_core import Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
 SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+CONFIDENCE_BUCKETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
 IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -94,6 +96,15 @@ class Metrics:
         self._rejections = Counter(
             "digitserve_rejections_total", "Images whose prediction was rejected.", ("reason",), registry=registry
         )
+        self._confidence = Histogram(
+            "digitserve_confidence",
+            "Calibrated probability of the digit that an image was read as.",
+            buckets=CONFIDENCE_BUCKETS,
+            registry=registry,
+        )
+        self._ink = Summary(
+            "digitserve_ink_ratio", "Mean of an image as the network sees it, 0 paper to 1 ink.", registry=registry
+        )
         self._http = Counter(
             "digitserve_http_requests_total",
             "Requests over HTTP, by path and status.",
@@ -107,9 +118,9 @@ class Metrics:
             ("name", "version", "sha256"),
             registry=registry,
         )
-        self._loads = Counter(
-            "digitserve_model_loads_total", "Models loaded, or refused.", ("outcome",), registry=registry
-        )
+        loads = Counter("digitserve_model_loads_total", "Models loaded, or refused.", ("outcome",), registry=registry)
+        # From the start, or Prometheus could not see the first one as an increase.
+        self._loaded, self._refused = (loads.labels(outcome) for outcome in ("loaded", "refused"))
         self._provider = Info(
             "digitserve_provider", "ONNX Runtime execution providers, asked for and got.", registry=registry
         )
@@ -138,9 +149,11 @@ class Metrics:
         """An image file was read, or found unreadable."""
         self._decode_seconds.observe(seconds)
 
-    def predicted(self, digit: int, rejection_reason: str) -> None:
-        """An image was classified; the reason is empty unless it was rejected."""
+    def predicted(self, digit: int, confidence: float, ink: float, rejection_reason: str) -> None:
+        """An image with this mean ink, 0 to 1, was classified; the reason is empty unless it was rejected."""
         self._predictions[digit].inc()
+        self._confidence.observe(confidence)
+        self._ink.observe(ink)
         if rejection_reason:
             self._rejections.labels(rejection_reason).inc()
 
@@ -155,7 +168,7 @@ class Metrics:
     def model_loaded(self, name: str, version: str, sha256: str) -> None:
         """A version answers now."""
         self._model.labels(name, version, sha256).set(1)
-        self._loads.labels("loaded").inc()
+        self._loaded.inc()
 
     def model_removed(self, name: str, version: str, sha256: str) -> None:
         """A version answers no more."""
@@ -164,7 +177,7 @@ class Metrics:
 
     def model_refused(self) -> None:
         """A version could not be loaded."""
-        self._loads.labels("refused").inc()
+        self._refused.inc()
 
     def providers(self, asked: Sequence[str], got: Sequence[str]) -> None:
         """The newest model was loaded with these execution providers."""

@@ -25,7 +25,7 @@ class Quiet:
 
     def __init__(self) -> None:
         self.decoded = 0
-        self.predictions: list[tuple[int, str]] = []
+        self.predictions: list[tuple[int, float, float, str]] = []
 
     def queue_changed(self, images: int) -> None:
         pass
@@ -36,8 +36,8 @@ class Quiet:
     def image_decoded(self, seconds: float) -> None:
         self.decoded += 1
 
-    def predicted(self, digit: int, rejection_reason: str) -> None:
-        self.predictions.append((digit, rejection_reason))
+    def predicted(self, digit: int, confidence: float, ink: float, rejection_reason: str) -> None:
+        self.predictions.append((digit, confidence, ink, rejection_reason))
 
 
 def count_ink(images: Images) -> tuple[Floats, Floats]:
@@ -193,3 +193,13 @@ async def test_a_request_of_many_files_lets_a_small_one_in_between(digits: tuple
         behind = len(order)
         await many
     assert behind < 20
+
+
+async def test_the_observer_is_told_of_every_image() -> None:
+    observer = Quiet()
+    async with classifying(observer=observer) as classifier:
+        await classifier.classify([raw(3), raw(4, confidence=40)], Format.RAW_28X28)
+    ink = [(digit + confidence + 9 + 255) / 784 / 255 for digit, confidence in ((3, 90), (4, 40))]
+    expected = [(3, 0.9, ink[0], ""), (4, 0.4, ink[1], "ambiguous")]
+    assert [told[::3] for told in observer.predictions] == [told[::3] for told in expected]
+    assert [told[1:3] for told in observer.predictions] == [pytest.approx(told[1:3]) for told in expected]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.metrics import Metrics
@@ -45,17 +46,21 @@ def test_runs_of_the_model_tell_size_time_and_waiting() -> None:
 def test_predictions_are_counted_by_digit_from_the_start() -> None:
     metrics = Metrics()
     assert all(values(metrics)[f"digitserve_predictions_total,digit={digit}"] == 0 for digit in range(10))
-    metrics.predicted(7, "")
-    metrics.predicted(7, "ambiguous")
+    metrics.predicted(7, 0.97, 0.1, "")
+    metrics.predicted(7, 0.45, 0.2, "ambiguous")
     metrics.image_decoded(0.0001)
     found = values(metrics)
     assert found["digitserve_predictions_total,digit=7"] == 2
     assert found["digitserve_rejections_total,reason=ambiguous"] == 1
+    assert found["digitserve_confidence_bucket,le=0.95"] == found["digitserve_confidence_bucket,le=0.5"] == 1
+    assert found["digitserve_confidence_count"] == 2
+    assert found["digitserve_ink_ratio_sum"] == pytest.approx(0.3)
     assert found["digitserve_decode_seconds_count"] == 1
 
 
 def test_model_provider_and_readiness_are_shown() -> None:
     metrics = Metrics()
+    assert values(metrics)["digitserve_model_loads_total,outcome=refused"] == 0
     metrics.model_loaded("digits", "3", "abc")
     metrics.providers(["CUDA", "CPU"], ["CPU"])
     metrics.serving(True)
@@ -74,5 +79,5 @@ def test_model_provider_and_readiness_are_shown() -> None:
 
 def test_two_servers_in_one_process_do_not_share_series() -> None:
     one, other = Metrics(), Metrics()
-    one.predicted(1, "")
+    one.predicted(1, 0.9, 0.1, "")
     assert values(other)["digitserve_predictions_total,digit=1"] == 0

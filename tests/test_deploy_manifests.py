@@ -1,0 +1,157 @@
+"""The folders in deploy/: valid for every Kubernetes of today, restricted, and in agreement with the service."""
+
+from __future__ import annotations
+
+import math
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.server import HANDOVER_S
+from service.settings import Settings
+from tests.manifests import OVERLAYS, Manifest, custom_schema, one, render
+
+KUBERNETES = ["1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36"]
+CUSTOM = ("gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com", "serving.kserve.io")
+FOLDERS = [f"overlays/{name}" for name in OVERLAYS]
+WITH_DEPLOYMENT = [folder for folder in FOLDERS if folder != "overlays/kserve"]
+# Beyond what is counted, for a node that is busy: the last metrics, the batcher, Python's own end.
+SPARE_S = 5
+
+
+def is_custom(resource: Manifest) -> bool:
+    return resource["apiVersion"].split("/")[0] in CUSTOM
+
+
+def pod(resources: list[Manifest]) -> dict[str, Any]:
+    """The spec of the pods that a folder runs."""
+    if any(r["kind"] == "ServingRuntime" for r in resources):
+        runtime: dict[str, Any] = one(resources, "ServingRuntime")["spec"]
+        return runtime | {
+            "terminationGracePeriodSeconds": one(resources, "InferenceService")["spec"]["predictor"][
+                "terminationGracePeriodSeconds"
+            ]
+        }
+    (controller,) = [r for r in resources if r["kind"] == "Deployment"]
+    spec: dict[str, Any] = controller["spec"]["template"]["spec"]
+    return spec
+
+
+def settings_of(resources: list[Manifest]) -> Settings:
+    """The settings that a server starts with, as the container's variables and arguments give them."""
+    container = pod(resources)["containers"][0]
+    variables = {"DIGITSERVE_DRAIN_DELAY_S": "5"}  # the image's own
+    for source in container.get("envFrom", []):
+        variables |= one(resources, "ConfigMap", source["configMapRef"]["name"])["data"]
+    for variable in container["env"]:
+        reference = variable.get("valueFrom", {}).get("resourceFieldRef")
+        variables[variable["name"]] = str(whole_cpus(container, reference)) if reference else variable["value"]
+    known = {"DIGITSERVE_" + name.upper() for name in Settings.__dataclass_fields__}
+    assert variables.keys() <= known, f"no settings: {variables.keys() - known}"
+    flags = dict(argument.removeprefix("--").split("=") for argument in container["args"][1:])
+    return Settings.load({name.replace("-", "_"): value for name, value in flags.items()}, variables)
+
+
+def whole_cpus(container: dict[str, Any], reference: dict[str, str]) -> int:
+    """What the downward API makes of a CPU limit with the divisor 1: whole CPUs, rounded up."""
+    assert (reference["resource"], reference["divisor"]) == ("limits.cpu", "1")
+    limit = container["resources"]["limits"]["cpu"]
+    return math.ceil(int(limit[:-1]) / 1000 if limit.endswith("m") else float(limit))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_folder_is_strictly_valid(folder: str) -> None:
+    validator = pytest.importorskip("kubernetes_validate")
+    for resource in render(folder):
+        if not is_custom(resource):
+            for version in KUBERNETES:
+                validator.validate(resource, version, strict=True)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_custom_resources_fit_their_schemas(folder: str) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    for resource in filter(is_custom, render(folder)):
+        jsonschema.Draft202012Validator(custom_schema(resource)).validate(resource)
+
+
+def test_the_validators_see_what_is_wrong() -> None:
+    validator = pytest.importorskip("kubernetes_validate")
+    jsonschema = pytest.importorskip("jsonschema")
+    scaler = one(render("overlays/cpu"), "HorizontalPodAutoscaler")
+    with pytest.raises(validator.ValidationError):
+        validator.validate(scaler | {"spec": scaler["spec"] | {"minReplica": 2}}, "1.34", strict=True)
+    route = one(render("overlays/gateway"), "GRPCRoute")
+    with pytest.raises(jsonschema.ValidationError):
+        wrong = route | {"spec": route["spec"] | {"hosts": ["a"]}}
+        jsonschema.Draft202012Validator(custom_schema(route)).validate(wrong)
+
+
+@pytest.mark.parametrize("folder", [*WITH_DEPLOYMENT, "overlays/kserve"])
+def test_the_grace_period_adds_up(folder: str) -> None:
+    """Whoever is killed in the middle of its drain has lost calls that it had accepted."""
+    resources = render(folder)
+    spec, settings = pod(resources), settings_of(resources)
+    (server, *_) = spec["containers"]
+    before = server.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    needed = before + settings.drain_delay_s + settings.drain_timeout_s + HANDOVER_S + SPARE_S
+    assert needed <= spec["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("folder", [*WITH_DEPLOYMENT, "overlays/kserve"])
+def test_threads_follow_the_limit(folder: str) -> None:
+    resources = render(folder)
+    settings = settings_of(resources)
+    container = pod(resources)["containers"][0]
+    cpus = {"dev": 1, "gpu": 4}.get(Path(folder).name, 1)
+    assert settings.threads == settings.decode_threads == cpus, container["resources"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_pods_are_restricted(folder: str) -> None:
+    """As the Pod Security Standard "restricted" demands, and a read-only root and no token beyond it."""
+    resources = render(folder)
+    spec = pod(resources)
+    for container in chain(spec["containers"], spec.get("initContainers", [])):
+        security = spec.get("securityContext", {}) | container["securityContext"]
+        assert security["runAsNonRoot"] and security["runAsUser"] > 0
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["limits"].keys() >= {"cpu", "memory"}
+    holders = [spec, *(r["spec"]["predictor"] for r in resources if r["kind"] == "InferenceService")]
+    assert any(holder.get("automountServiceAccountToken") is False for holder in holders)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_everything_lies_in_one_namespace(folder: str) -> None:
+    names = {r["metadata"].get("namespace") for r in render(folder) if r["kind"] not in ("Namespace", "PriorityClass")}
+    assert names == {"digitserve"}
+
+
+@pytest.mark.parametrize("folder", WITH_DEPLOYMENT)
+def test_names_point_at_what_is_there(folder: str) -> None:
+    """Ports by their names, in Services, probes and openings of the network; Services by their selectors."""
+    resources = render(folder)
+    spec = pod(resources)
+    containers = [*spec["containers"], *spec.get("initContainers", [])]
+    ports = {port["name"]: port["containerPort"] for container in containers for port in container["ports"]}
+    for volume in spec.get("volumes", []):
+        assert "configMap" not in volume or one(resources, "ConfigMap", volume["configMap"]["name"])
+    labels = one(resources, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    for service in (r["spec"] for r in resources if r["kind"] == "Service"):
+        assert service["selector"].items() <= labels.items()
+        for port in service["ports"]:
+            assert port["targetPort"] in ports
+            # Behind a headless Service callers reach the pods' own ports.
+            assert service.get("clusterIP") != "None" or port["port"] == ports[port["targetPort"]]
+    for policy in (r["spec"] for r in resources if r["kind"] == "NetworkPolicy"):
+        for opening in policy.get("ingress", []):
+            assert {port["port"] for port in opening["ports"]} <= ports.keys()
+    for monitor in (r["spec"] for r in resources if r["kind"] == "ServiceMonitor"):
+        headless = one(resources, "Service", "digitserve")
+        assert monitor["selector"]["matchLabels"].items() <= headless["metadata"]["labels"].items()
+        assert {e["port"] for e in monitor["endpoints"]} <= {port["name"] for port in headless["spec"]["ports"]}
