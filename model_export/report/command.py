@@ -36,7 +36,7 @@ def add_report(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="write the model card and its plots",
         description=f"Measure the published model on MNIST's test images and write MODELS/{NAME}/{VERSION}/{CARD}, "
         f"with its plots in {PLOTS_FOLDER}/ beside it. Other sets are in evaluation.json there, if `evaluate --json` "
-        "has written it. Takes less than a minute without --baselines.",
+        "has written it. Takes a minute without --baselines.",
     )
     parser.set_defaults(step=_report)
     parser.add_argument(

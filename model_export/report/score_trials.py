@@ -19,7 +19,7 @@ from model_export.judging.non_digits import KINDS, non_digits
 from model_export.learner import predict
 from model_export.network import CLASSES
 
-IMAGES, SEED = 200, 1  # of each kind, as `evaluate` draws them
+IMAGES, SEED = 60, 1  # of each kind; drawing them takes most of the time
 Score = Callable[[torch.Tensor], torch.Tensor]
 
 
