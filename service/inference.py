@@ -201,14 +201,15 @@ class Inference:
             if timeout_us > 0:
                 timeout = time.monotonic() + timeout_us / 1e6
                 deadline = timeout if deadline is None else min(timeout, deadline)
+        version = request.model_version
         if door is FILES_DOOR:
+            files = tensors.read_files(request, self._max_batch_images)
             _, _, inferred = await self._classifier.infer_files(
-                tensors.read_files(request), deadline, version=request.model_version, priority=priority, needs_all=True
+                files, deadline, version=version, priority=priority, needs_all=True
             )
         else:
-            inferred = await self._classifier.infer(
-                tensors.read_pixels(request), deadline, version=request.model_version, priority=priority
-            )
+            pixels = tensors.read_pixels(request, self._max_batch_images)
+            inferred = await self._classifier.infer(pixels, deadline, version=version, priority=priority)
         # None only where some images may be unreadable.
         return _response(request, wanted, cast(Inferred, inferred))
 

@@ -118,7 +118,13 @@ class Loader:
         Raises:
             InvalidRequest: A version that the policy wants could not be loaded.
         """
-        refused = await self._to_its_end(self._catch_up)
+
+        async def anew() -> list[str]:
+            # It may have failed for want of memory or time: whoever asks again wants it tried again.
+            self._failed.clear()
+            return await self._catch_up()
+
+        refused = await self._to_its_end(anew)
         if refused:
             raise InvalidRequest(f"not loaded: {'; '.join(refused)}; what was loaded before goes on answering")
 
@@ -126,9 +132,10 @@ class Loader:
         """Answer with no version until the next `reload`."""
 
         async def remove_all() -> None:
-            self._unloaded = [*self._loaded]
-            for version in self._unloaded:
+            leaving = [*self._loaded]
+            for version in leaving:
                 await self._remove(version)
+            self._unloaded += leaving
 
         await self._to_its_end(remove_all)
 
@@ -154,10 +161,10 @@ class Loader:
             try:
                 found = await asyncio.to_thread(self._find)
                 if found == before:
-                    await self.reload()
+                    await self._to_its_end(self._catch_up)
                 before = found
-            except (ModelUnusable, InvalidRequest):
-                # The log tells of what cannot be loaded; a folder that is gone may come back.
+            except ModelUnusable:
+                # A folder that is gone may come back.
                 pass
             except Exception as error:
                 log_fault(error)
@@ -184,7 +191,9 @@ class Loader:
         try:
             found = await asyncio.to_thread(self._find)
         except ModelUnusable as error:
-            return [str(error)]
+            # For callers without the path.
+            log.error("%s", error)
+            return ["no model was found where the server looks for them"]
         while True:
             usable = [file for file in found if file.version in self._loaded or not self._has_failed(file)]
             wanted = repository.select(usable, self.policy)
@@ -194,9 +203,10 @@ class Loader:
             try:
                 await self._add(new[0])
             except StartError as error:
-                log.error("%s cannot be used, nothing changes: %s", new[0].path, error)
-                self._failed[new[0].version] = new[0], str(error)
-                self._observer.model_refused()
+                self._refuse(new[0], str(error))
+            except Exception as error:
+                # A fault of ours must not keep the other versions from being loaded.
+                self._refuse(new[0], log_fault(error))
         failed = {file.version for file in found if self._has_failed(file)}
         self._failed = {version: each for version, each in self._failed.items() if version in failed}
         self._unloaded = []
@@ -204,6 +214,11 @@ class Loader:
             for version in self._loaded.keys() - {file.version for file in wanted}:
                 await self._remove(version)
         return [f"version {version}: {reason}" for version, (_, reason) in self._failed.items()]
+
+    def _refuse(self, file: ModelFile, reason: str) -> None:
+        log.error("%s cannot be used, nothing changes: %s", file.path, reason)
+        self._failed[file.version] = file, reason
+        self._observer.model_refused()
 
     def _has_failed(self, file: ModelFile) -> bool:
         return file.version in self._failed and self._failed[file.version][0] == file

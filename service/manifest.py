@@ -62,7 +62,7 @@ class Manifest:
             ) from None
         except OSError as error:
             raise ModelUnusable(f"cannot read manifest.json: {error.strerror}") from None
-        except (ValueError, TypeError, KeyError, binascii.Error):
+        except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, binascii.Error):
             raise ModelUnusable(
                 "manifest.json is damaged; expected what `python -m model_export verify` writes"
             ) from None
@@ -71,6 +71,8 @@ class Manifest:
     def _parse(cls, sha256: str, golden: dict[str, Any]) -> Manifest:
         probabilities = np.array(golden["probabilities"], np.float32).reshape(-1, 10)
         count = len(probabilities)
+        if not count:
+            raise ValueError("no golden samples")
         pixels = np.frombuffer(base64.b64decode(golden["images"], validate=True), np.uint8)
         scores = np.array(golden["digit_scores"], np.float32).reshape(count)
         return cls(sha256, pixels.reshape(count, 1, 28, 28), probabilities, scores)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from service.manifest import Manifest
 
 NAME = "digits"
 MANIFEST = "manifest.json"
+# One way to write each number, and none that clients could not hold in 64 bits.
+VERSION = re.compile("0|[1-9][0-9]{0,17}")
 LARGEST_FILE_BYTES = 512 * 1024 * 1024
 
 
@@ -97,7 +100,7 @@ def find(models_dir: Path) -> list[ModelFile]:
         ModelUnusable: There is none.
     """
     for folder in (models_dir / NAME, models_dir):
-        versions = [p for p in folder.glob("*/model.onnx") if p.parent.name.isdecimal() and p.parent.name.isascii()]
+        versions = [path for path in folder.glob("*/model.onnx") if VERSION.fullmatch(path.parent.name)]
         if versions:
             return [_file(path.parent.name, path) for path in sorted(versions, key=lambda path: int(path.parent.name))]
     if (models_dir / "model.onnx").exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,6 +63,8 @@ def _read_request(
         _set_parameters(tensor.parameters, parameters)
         if size is None:
             request.raw_input_contents.append(_raw(given, tensor.datatype))
+        elif "data" in given:
+            raise InvalidRequest("an input has both 'data' and the parameter 'binary_data_size'; send one of the two")
         elif type(size) is int and 0 <= size <= len(rest):
             request.raw_input_contents.append(bytes(rest[:size]))
             rest = rest[size:]
@@ -75,6 +78,9 @@ def _read_request(
         if parameters.pop("binary_data", "" in binary) is True:
             binary.add(output.name)
         _set_parameters(output.parameters, parameters)
+    if request.outputs:
+        # It was for those that are not named.
+        binary.discard("")
     return request, binary
 
 
@@ -96,7 +102,7 @@ def write_response(response: pb.ModelInferResponse, binary: set[str]) -> tuple[b
             described["parameters"] = {"binary_data_size": len(raw)}
             tensors.append(raw)
         elif output.datatype == "BYTES":
-            described["data"] = [text.decode() for text in split_bytes(raw)]
+            described["data"] = [text.decode() for text in split_bytes(raw, math.prod(output.shape))]
         else:
             described["data"] = np.frombuffer(raw, _DTYPES[output.datatype]).tolist()
         outputs.append(described)
@@ -151,12 +157,13 @@ def _raw(given: Mapping[str, Any], datatype: str) -> bytes:
     if dtype is None:
         # Refused for its datatype in a moment.
         return b""
-    try:
-        values = np.array(data).ravel()
-    except ValueError:
-        raise InvalidRequest("the lists in 'data' differ in their lengths") from None
-    if values.dtype.kind not in "iuf" and values.size:
+    flat = _flat(data)
+    # numpy would make room for the longest text as often as there are elements.
+    if not all(type(each) in (int, float) for each in flat):
         raise InvalidRequest(f"'data' holds something that is no number; expected {datatype}")
+    values = np.array(flat)
+    if values.dtype.kind == "O":
+        raise InvalidRequest(f"'data' holds a number of more than 64 bits; expected {datatype}")
     if dtype is np.uint8 and values.size and (values.dtype.kind == "f" or values.min() < 0 or values.max() > 255):
         raise InvalidRequest(f"'data' holds values from {values.min()} to {values.max()}; UINT8 is whole, 0 to 255")
     with np.errstate(over="ignore"):

@@ -17,15 +17,19 @@ from service.errors import InvalidRequest, NotImplementedYet
 
 IMAGE_SHAPE = (1, 28, 28)
 PIXELS = 28 * 28
-# The value of full ink in an FP32 image, unless the input's parameter of this name says otherwise.
+# The value of full ink in an FP32 image, unless the parameter of this name says otherwise.
 PIXEL_MAX, PIXEL_MAX_DEFAULT = "pixel_max", 255
 _LENGTH = struct.Struct("<I")
 
 _Input = pb.ModelInferRequest.InferInputTensor
 
 
-def read_pixels(request: pb.ModelInferRequest) -> Images:
+def read_pixels(request: pb.ModelInferRequest, max_images: int) -> Images:
     """The input of the model `digits`.
+
+    Args:
+        request: From a caller; nothing in it is trusted.
+        max_images: More are refused before their values are looked at.
 
     Returns:
         uint8 of shape (N, 1, 28, 28), 0 paper to 255 ink.
@@ -39,17 +43,22 @@ def read_pixels(request: pb.ModelInferRequest) -> Images:
     if shape[1:] != IMAGE_SHAPE or shape[0] < 1:
         hint = "; the first dimension is the number of images" if shape == IMAGE_SHAPE else ""
         raise _wrong_shape(request, shape, "[-1,1,28,28]", hint)
+    _check_images(shape[0], max_images)
     if tensor.datatype == "UINT8":
         return _read_uint8(tensor, raw, shape)
     if tensor.datatype == "FP32":
-        return _read_fp32(tensor, raw, shape)
+        return _read_fp32(tensor, raw, shape, request.parameters)
     raise InvalidRequest(
-        f"input 'image' of model '{request.model_name}' has datatype {tensor.datatype!r}; expected UINT8, or FP32"
+        f"input 'image' of model '{request.model_name}' has datatype {tensor.datatype[:40]!r}; expected UINT8, or FP32"
     )
 
 
-def read_files(request: pb.ModelInferRequest) -> list[bytes]:
+def read_files(request: pb.ModelInferRequest, max_images: int) -> list[bytes]:
     """The input of the model `digits_image`: image files.
+
+    Args:
+        request: As for `read_pixels`.
+        max_images: Likewise.
 
     Raises:
         InvalidRequest: The input is not BYTES `image` [-1], or its values do not fit that.
@@ -59,26 +68,33 @@ def read_files(request: pb.ModelInferRequest) -> list[bytes]:
     shape = tuple(tensor.shape)
     if tensor.datatype != "BYTES":
         raise InvalidRequest(
-            f"input 'image' of model '{request.model_name}' has datatype {tensor.datatype!r}; expected BYTES, "
+            f"input 'image' of model '{request.model_name}' has datatype {tensor.datatype[:40]!r}; expected BYTES, "
             "an image file for each element"
         )
     if len(shape) != 1 or shape[0] < 1:
         raise _wrong_shape(request, shape, "[-1]", "")
-    files = list(tensor.contents.bytes_contents) if raw is None else split_bytes(raw)
+    _check_images(shape[0], max_images)
+    files = list(tensor.contents.bytes_contents) if raw is None else split_bytes(raw, shape[0])
     if len(files) != shape[0]:
         raise InvalidRequest(f"input 'image' has the shape [{shape[0]}] and holds {len(files)} elements")
     return files
 
 
-def split_bytes(raw: bytes) -> list[bytes]:
+def split_bytes(raw: bytes, count: int) -> list[bytes]:
     """The elements of a BYTES tensor, each of which follows its length (4 bytes, little endian).
 
+    Args:
+        raw: The tensor's contents.
+        count: How many elements its shape says.
+
     Raises:
-        InvalidRequest: A length is cut off, or goes beyond the end.
+        InvalidRequest: A length is cut off or goes beyond the end, or there are more elements.
     """
     elements: list[bytes] = []
     start = 0
     while start < len(raw):
+        if len(elements) == count:
+            raise InvalidRequest(f"input 'image' has the shape [{count}] and holds more elements")
         if start + 4 > len(raw):
             raise InvalidRequest(
                 f"input 'image' ends within the 4 bytes that are the length of element {len(elements)}; a BYTES "
@@ -167,7 +183,9 @@ def _read_uint8(tensor: _Input, raw: bytes | None, shape: tuple[int, ...]) -> Im
     return values.astype(np.uint8).reshape(shape)
 
 
-def _read_fp32(tensor: _Input, raw: bytes | None, shape: tuple[int, ...]) -> Images:
+def _read_fp32(
+    tensor: _Input, raw: bytes | None, shape: tuple[int, ...], of_request: Mapping[str, pb.InferParameter]
+) -> Images:
     if raw is not None:
         _check_size(len(raw), shape, 4)
         values: Floats = np.frombuffer(raw, "<f4")
@@ -175,7 +193,9 @@ def _read_fp32(tensor: _Input, raw: bytes | None, shape: tuple[int, ...]) -> Ima
         typed = tensor.contents.fp32_contents
         _check_count("fp32_contents", len(typed), shape)
         values = np.fromiter(typed, np.float32, len(typed))
-    pixel_max = whole_number(tensor.parameters, PIXEL_MAX, PIXEL_MAX_DEFAULT)
+    # Some clients can give parameters to a request only.
+    parameters = tensor.parameters if PIXEL_MAX in tensor.parameters else of_request
+    pixel_max = whole_number(parameters, PIXEL_MAX, PIXEL_MAX_DEFAULT)
     if pixel_max not in (1, 255):
         raise InvalidRequest(f"the parameter {PIXEL_MAX!r} is {pixel_max}; expected 255, or 1")
     lowest, highest = float(values.min()), float(values.max())
@@ -183,12 +203,12 @@ def _read_fp32(tensor: _Input, raw: bytes | None, shape: tuple[int, ...]) -> Ima
     if not (lowest >= 0 and highest <= pixel_max):
         raise InvalidRequest(
             f"input 'image' holds values from {lowest:g} to {highest:g}; expected 0 (paper) to {pixel_max} (ink), "
-            f"the parameter {PIXEL_MAX!r} of the input"
+            f"the parameter {PIXEL_MAX!r} of the request or the input"
         )
-    if 0 < highest <= 1 and PIXEL_MAX not in tensor.parameters:
+    if 0 < highest <= 1 and PIXEL_MAX not in parameters:
         raise InvalidRequest(
             f"input 'image' is FP32 and holds no value above {highest:g}, of {PIXEL_MAX_DEFAULT} for ink: for values "
-            f"from 0 to 1 give the input the parameter {PIXEL_MAX!r} 1, for such faint ones 255"
+            f"from 0 to 1 give the request the parameter {PIXEL_MAX!r} 1, for such faint ones 255"
         )
     return np.rint(values * (255 // pixel_max)).astype(np.uint8).reshape(shape)
 
@@ -215,8 +235,14 @@ def _wrong_shape(request: pb.ModelInferRequest, shape: Sequence[int], expected: 
     )
 
 
+def _check_images(images: int, max_images: int) -> None:
+    if images > max_images:
+        raise InvalidRequest(f"the request holds {images} images, the limit is {max_images} (--max-batch-images)")
+
+
 def _dims(shape: Sequence[int]) -> str:
-    return f"[{','.join(map(str, shape))}]"
+    """A shape of the caller's, shortened."""
+    return f"[{','.join(map(str, shape[:8]))}{',...' if len(shape) > 8 else ''}]"
 
 
 def _list(names: Sequence[str]) -> str:

@@ -129,7 +129,7 @@ def test_classes_instead_of_numbers(oip: GRPCInferenceServiceStub, digits: Digit
     response = oip.ModelInfer(pixels(digits[0][:2], outputs=[wanted]))
     (tensor,) = response.outputs
     assert (tensor.datatype, list(tensor.shape)) == ("BYTES", [2, 3])
-    texts = [text.decode().split(":") for text in split_bytes(response.raw_output_contents[0])]
+    texts = [text.decode().split(":") for text in split_bytes(response.raw_output_contents[0], 6)]
     assert len(texts) == 6 and all(index == label for _, index, label in texts)
     probabilities = output(oip.ModelInfer(pixels(digits[0][:2])), "probabilities")
     for row, three in zip(probabilities, (texts[:3], texts[3:]), strict=True):

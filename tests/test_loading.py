@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import grpc_service_pb2 as pb
 from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from service import server as server_module
 from service.errors import ModelUnusable
 from service.server import Running, running
 from service.settings import Settings
@@ -173,6 +174,7 @@ async def test_unload_and_load(tmp_path: Path) -> None:
     put(tmp_path, 1, answering(1))
     async with serving(tmp_path) as ask:
         await ask.stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(repository_name="digits"))
+        await ask.stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="digits"))
         assert await ask.states() == [("1", "UNAVAILABLE")]
         assert not (await ask.stub.ServerReady(pb.ServerReadyRequest())).ready
         assert not (await ask.stub.ModelReady(pb.ModelReadyRequest(name="digits"))).ready
@@ -253,3 +255,26 @@ async def test_50_versions_come_and_go_under_load(tmp_path: Path) -> None:
         done = True
         await asyncio.gather(*callers)
     assert len(answers) >= 50
+
+
+async def test_a_failed_load_is_tried_again_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, 1, answering(1))
+    async with serving(tmp_path) as ask:
+        put(tmp_path, 2, answering(2))
+        with monkeypatch.context() as patch:
+            patch.setattr(server_module, "_load_model", lambda *_, **__: 1 / 0)
+            code, text = await ask.failed_load()
+            assert code == "INVALID_ARGUMENT" and "its log knows more" in text and "ZeroDivision" not in text
+            assert await ask.states() == [("1", "READY"), ("2", "UNAVAILABLE")]
+        await ask.load()
+        assert await ask.infer() == ("2", 2)
+
+
+async def test_a_folder_that_is_gone_is_told_without_its_path(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    put(models, 1, answering(1))
+    async with serving(models) as ask:
+        models.rename(tmp_path / "elsewhere")
+        code, text = await ask.failed_load()
+        assert code == "INVALID_ARGUMENT" and "no model was found" in text and str(tmp_path) not in text
+        assert await ask.infer() == ("1", 1)

@@ -83,13 +83,24 @@ def test_a_folder_in_its_place_cannot_be_read(tmp_path: Path) -> None:
         lambda content: content["golden"]["probabilities"].pop(),
         lambda content: content["golden"]["digit_scores"].pop(),
         lambda content: content.update(golden=None),
+        lambda content: content.update(golden={"images": "", "probabilities": [], "digit_scores": []}),
+        lambda content: content["golden"].update(digit_scores=[10**400, 0]),
     ],
-    ids=["no hash", "no base64", "too few pixels", "too few probabilities", "too few scores", "no samples"],
+    ids=[
+        "no hash",
+        "no base64",
+        "too few pixels",
+        "too few probabilities",
+        "too few scores",
+        "no golden",
+        "no samples",
+        "huge score",
+    ],
 )
 def test_a_damaged_manifest_is_refused(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(path.read_text())
     change(content)
-    for damaged in (json.dumps(content), path.read_text()[:-9], "[]"):
+    for damaged in (json.dumps(content), path.read_text()[:-9], "[]", "[" * 100_000):
         path.write_text(damaged)
         with pytest.raises(ModelUnusable, match=r"is damaged; expected what `python -m model_export verify` writes"):
             Manifest.read(path)

@@ -57,7 +57,7 @@ def load_newest(models: Path, make_session: Callable[[bytes], FakeSession]) -> M
 
 
 def test_the_highest_version_number_is_served(tmp_path: Path) -> None:
-    for version in ("2", "10", "9", "latest", "11-draft"):
+    for version in ("2", "10", "9", "latest", "11-draft", "011", "9" * 19):
         put(tmp_path, version, version.encode())
     (tmp_path / "digits" / "12").mkdir()  # still without its file
     model = load_newest(tmp_path, opener())

@@ -51,6 +51,9 @@ def test_numbers_and_files_in_json(server: ServerProcess, client: Client, digits
         assert probabilities["data"] == pytest.approx(expected.probabilities, abs=1e-6)
 
 
+BINARY = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 28, 28]}
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -69,11 +72,18 @@ def test_numbers_and_files_in_json(server: ServerProcess, client: Client, digits
         ({"inputs": [pixels(np.zeros(783, np.uint8))]}, "has 783 bytes of raw contents"),
         ({"inputs": [pixels(np.zeros(784, np.int32) - 1)]}, "values from -1 to -1; UINT8 is whole, 0 to 255"),
         ({"inputs": [pixels(np.zeros(784))]}, "UINT8 is whole"),
-        ({"inputs": [{**pixels(np.zeros(1)), "data": [[1], [2, 3]]}]}, "differ in their lengths"),
+        ({"inputs": [{**pixels(np.zeros(1)), "data": [[1], [2, 3]]}]}, "has 3 bytes of raw contents"),
+        # As an array of texts of the same length these would take 3.6 TiB.
+        (
+            {"inputs": [{**pixels(np.zeros(1)), "data": ["a" * 100_000] + [""] * 100_000}]},
+            "something that is no number",
+        ),
+        ({"inputs": [{**pixels(np.zeros(1)), "data": [2**70]}]}, "a number of more than 64 bits"),
+        ({"inputs": [{**pixels(np.zeros(1)), "parameters": {"binary_data_size": 0}}]}, "has both 'data' and"),
         ({"inputs": [{**pixels(np.zeros(1)), "data": ["a"]}]}, "something that is no number"),
         ({"inputs": [{**pixels(np.zeros(1)), "datatype": "INT64"}]}, "has datatype 'INT64'"),
-        ({"inputs": [{**pixels(np.zeros(1)), "parameters": {"binary_data_size": -1}}]}, "binary_data_size is -1"),
-        ({"inputs": [{**pixels(np.zeros(1)), "parameters": {"binary_data_size": 9}}]}, "0 bytes are left"),
+        ({"inputs": [{**BINARY, "parameters": {"binary_data_size": -1}}]}, "binary_data_size is -1"),
+        ({"inputs": [{**BINARY, "parameters": {"binary_data_size": 9}}]}, "0 bytes are left"),
     ],
 )
 def test_a_body_that_is_not_acceptable(server: ServerProcess, body: object, text: str) -> None:

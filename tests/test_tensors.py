@@ -45,7 +45,10 @@ def fp32(*values: float, **parameters: int) -> pb.ModelInferRequest:
         (request({**ONE, "shape": []}), "got []"),
         (request({**ONE, "shape": [0, 1, 28, 28]}), "got [0,1,28,28]"),
         (request({**ONE, "shape": [-1, 1, 28, 28]}), "got [-1,1,28,28]"),
-        (request({**ONE, "shape": [2**62, 1, 28, 28]}, raw=[bytes(784)]), "needs 3615561838447072116736"),
+        (
+            request({**ONE, "shape": [2**62, 1, 28, 28]}, raw=[bytes(784)]),
+            "images, the limit is 8 (--max-batch-images)",
+        ),
         (request(ONE, raw=[bytes(783)]), "has 783 bytes of raw contents; its shape [1,1,28,28] needs 784"),
         (request(ONE, raw=[bytes(784), b""]), "raw_input_contents has 2 items for 1 input"),
         (request({**ONE, "contents": {}}, raw=[bytes(784)]), "both typed contents and raw_input_contents"),
@@ -63,7 +66,7 @@ def fp32(*values: float, **parameters: int) -> pb.ModelInferRequest:
 )
 def test_pixels_that_are_not_acceptable(bad: pb.ModelInferRequest, text: str) -> None:
     with pytest.raises(InvalidRequest) as error:
-        read_pixels(bad)
+        read_pixels(bad, 8)
     assert text in str(error.value)
 
 
@@ -74,33 +77,51 @@ def test_pixels_that_are_not_acceptable(bad: pb.ModelInferRequest, text: str) ->
         (request({**ONE, "datatype": "BYTES", "shape": [1, 1]}), "Expected [-1], got [1,1]"),
         (request({**ONE, "datatype": "BYTES", "shape": [0]}), "Expected [-1], got [0]"),
         (request({**ONE, "datatype": "BYTES", "shape": [2]}, raw=[join_bytes([b"x"])]), "[2] and holds 1 elements"),
-        (request({**ONE, "datatype": "BYTES", "shape": [2**62]}), "holds 0 elements"),
+        (request({**ONE, "datatype": "BYTES", "shape": [2**62]}), "images, the limit is 8 (--max-batch-images)"),
+        (request({**ONE, "datatype": "BYTES", "shape": [1]}, raw=[bytes(8)]), "shape [1] and holds more elements"),
+        (request({**ONE, "datatype": "B" * 20_000, "shape": [1]}), "BBB'; expected BYTES"),
         (request({**ONE, "datatype": "BYTES", "shape": [1]}, raw=[b"\1\0"]), "ends within the 4 bytes"),
         (request({**ONE, "datatype": "BYTES", "shape": [1]}, raw=[b"\2\0\0\0x"]), "2 bytes, 1 are left"),
     ],
 )
 def test_files_that_are_not_acceptable(bad: pb.ModelInferRequest, text: str) -> None:
     with pytest.raises(InvalidRequest) as error:
-        read_files(bad)
+        read_files(bad, 8)
     assert text in str(error.value)
 
 
 def test_shared_memory_is_not_there() -> None:
     parameters = {"shared_memory_region": pb.InferParameter(string_param="r")}
     with pytest.raises(NotImplementedYet):
-        read_pixels(request({**ONE, "parameters": parameters}))
+        read_pixels(request({**ONE, "parameters": parameters}), 8)
 
 
 def test_faint_floats_are_taken_when_the_caller_says_what_they_mean() -> None:
-    assert read_pixels(fp32(1, pixel_max=255)).max() == 1
-    assert read_pixels(fp32(0.5, pixel_max=1)).max() == 128
-    assert read_pixels(fp32(0)).max() == 0
-    assert read_pixels(fp32(254.6)).max() == 255
+    assert read_pixels(fp32(1, pixel_max=255), 8).max() == 1
+    assert read_pixels(fp32(0.5, pixel_max=1), 8).max() == 128
+    assert read_pixels(fp32(0), 8).max() == 0
+    assert read_pixels(fp32(254.6), 8).max() == 255
+
+
+def test_the_request_may_say_for_its_input_what_full_ink_is() -> None:
+    of_request = fp32(0.5)
+    of_request.parameters["pixel_max"].int64_param = 1
+    assert read_pixels(of_request, 8).max() == 128
+    both = fp32(2, pixel_max=255)
+    both.parameters["pixel_max"].int64_param = 1
+    assert read_pixels(both, 8).max() == 2
+
+
+def test_what_a_caller_sends_is_not_repeated_at_length() -> None:
+    for shape in ([1] * 100_000, [9] * 5):
+        with pytest.raises(InvalidRequest) as error:
+            read_pixels(request({**ONE, "shape": shape}), 8)
+        assert len(str(error.value)) < 200
 
 
 @given(st.lists(st.binary(max_size=20), max_size=5))
 def test_bytes_come_back_as_they_were(elements: list[bytes]) -> None:
-    assert split_bytes(join_bytes(elements)) == elements
+    assert split_bytes(join_bytes(elements), len(elements)) == elements
 
 
 @given(
@@ -111,7 +132,7 @@ def test_bytes_come_back_as_they_were(elements: list[bytes]) -> None:
 def test_no_request_raises_anything_but_our_errors(raw: bytes, datatype: str, shape: list[int]) -> None:
     for read in (read_pixels, read_files):
         try:
-            assert len(read(request({"name": "image", "datatype": datatype, "shape": shape}, raw=[raw]))) > 0
+            assert len(read(request({"name": "image", "datatype": datatype, "shape": shape}, raw=[raw]), 1024)) > 0
         except CallError as error:
             assert str(error)
 

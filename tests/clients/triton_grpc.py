@@ -79,6 +79,11 @@ def check_parameters(target: Any) -> None:
         pixels = pixels_input(np.zeros((1, 1, 28, 28), np.uint8))
         client.infer("digits", pixels, priority=1, timeout=60_000_000, parameters={"mine": "x"})
         refused("the deadline passed", client, "digits_image", files_input(target.files), timeout=1)
+        digit = np.zeros((1, 1, 28, 28), np.uint8)
+        digit[..., 5:23, 12:16] = 255
+        floats = pixels_input((digit / 255).astype(np.float32), "FP32")
+        as_floats = client.infer("digits", floats, parameters={"pixel_max": 1}).as_numpy("probabilities")
+        assert (as_floats == client.infer("digits", pixels_input(digit)).as_numpy("probabilities")).all()
         many = files_input(target.files * 50)
         refused("DEADLINE_EXCEEDED", client, "digits_image", many, client_timeout=0.005)
 
