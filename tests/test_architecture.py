@@ -158,7 +158,8 @@ def test_what_shapes_a_model_reads_nothing_that_judges_it() -> None:
     assert "model_export.scribbles" in shaping
     assert not [name for name in shaping if name.startswith(("model_export.judging", "model_export.report"))]
     for name, path in shaping.items():
-        assert not mentioned(ast.parse(path.read_text())) & judges, name
+        by_another_way = set() if name == "model_export.data" else {"_load", "t10k"}
+        assert not mentioned(ast.parse(path.read_text())) & (judges | by_another_way), name
     step = next(
         node
         for node in ast.parse((REPOSITORY / "model_export" / "command.py").read_text()).body

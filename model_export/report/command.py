@@ -113,10 +113,10 @@ def load_log(folder: Path) -> Log:
     path = folder / "training.json"
     try:
         log: Log = json.loads(path.read_bytes())
-        log["student"], log["finisher"]
+        [epoch[key] for epoch in (log["student"][0], *log["student"], *log["finisher"]) for key in CURVES]
     except FileNotFoundError:
         raise CheckpointError(f"there is no file {path}; `verify` publishes one") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError):
         raise CheckpointError(f"{path} is damaged; `verify` publishes it anew") from None
     return log
 
