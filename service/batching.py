@@ -255,10 +255,10 @@ class Batcher:
 
 def _finish(group: _Group) -> None:
     if not group.future.done():
-        probabilities, scores = zip(*group.results, strict=True)
-        group.future.set_result(
-            Outcome(np.concatenate(probabilities), np.concatenate(scores), group.queue_seconds, group.model_seconds)
-        )
+        probabilities, scores = group.results[0]
+        if len(group.results) > 1:
+            probabilities, scores = (np.concatenate(parts) for parts in zip(*group.results, strict=True))
+        group.future.set_result(Outcome(probabilities, scores, group.queue_seconds, group.model_seconds))
 
 
 def _fail(group: _Group, error: Exception) -> None:

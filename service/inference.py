@@ -5,14 +5,14 @@ Messages in, messages out; gRPC and REST are two spellings of them.
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
 
 from protos import grpc_service_pb2 as pb
 from service import model_config, tensors
 from service.classifier import Classifier, Inferred
-from service.errors import InvalidRequest, NotFound, NotImplementedYet, NotReady
+from service.errors import DeadlinePassed, InvalidRequest, NotFound, NotImplementedYet, NotReady
 from service.loading import Loader
 from service.model_config import DOORS, FILES_DOOR, Door
 from service.versions import Versions
@@ -194,24 +194,29 @@ class Inference:
         door = _door(request.model_name)
         self._versions.find(request.model_version)
         wanted = _wanted(request, door) if request.outputs else DEFAULT_OUTPUTS
-        priority = 0
+        priority, timeout_us = 0, 0
         if request.parameters:
             priority = tensors.whole_number(request.parameters, "priority")
             timeout_us = tensors.whole_number(request.parameters, "timeout")
-            if timeout_us > 0:
-                timeout = time.monotonic() + timeout_us / 1e6
-                deadline = timeout if deadline is None else min(timeout, deadline)
+        try:
+            # Not as a deadline for the queue: behind callers of a higher priority it would be noticed late.
+            async with asyncio.timeout(timeout_us / 1e6 if timeout_us > 0 else None):
+                inferred = await self._run(request, door, deadline, priority)
+        except TimeoutError:
+            raise DeadlinePassed(f"the deadline passed: the request gives itself {timeout_us} us") from None
+        return _response(request, wanted, inferred)
+
+    async def _run(self, request: pb.ModelInferRequest, door: Door, deadline: float | None, priority: int) -> Inferred:
         version = request.model_version
         if door is FILES_DOOR:
             files = tensors.read_files(request, self._max_batch_images)
             _, _, inferred = await self._classifier.infer_files(
                 files, deadline, version=version, priority=priority, needs_all=True
             )
-        else:
-            pixels = tensors.read_pixels(request, self._max_batch_images)
-            inferred = await self._classifier.infer(pixels, deadline, version=version, priority=priority)
-        # None only where some images may be unreadable.
-        return _response(request, wanted, cast(Inferred, inferred))
+            # None only where some images may be unreadable.
+            return cast(Inferred, inferred)
+        pixels = tensors.read_pixels(request, self._max_batch_images)
+        return await self._classifier.infer(pixels, deadline, version=version, priority=priority)
 
 
 def _door(name: str) -> Door:

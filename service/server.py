@@ -21,7 +21,7 @@ from aiohttp import web as aiohttp_web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from protos import digits_pb2, digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
-from service import digits, inference_calls, repository, trial, triton_metrics, web
+from service import digits, inference_calls, repository, triton_metrics, web
 from service.classifier import Classifier
 from service.decoding import Decoder
 from service.errors import PortUnavailable
@@ -35,6 +35,7 @@ from service.reflection import add_reflection
 from service.repository import Model, ModelFile
 from service.runtime import Session
 from service.settings import Settings
+from service.trial import Trials
 from service.versions import Versions
 
 log = logging.getLogger(__name__)
@@ -78,11 +79,12 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         metrics.show_also(lambda: triton_metrics.series(versions))
     classifier = Classifier(decoder, versions, max_batch_images=settings.max_batch_images, observer=metrics)
     readiness = _Readiness(health.aio.HealthServicer(), metrics, versions)
+    trials = Trials()
     loader = Loader(
         versions,
         find=lambda: repository.find(settings.models_dir),
         # While others answer, a file that ends the process would take them along.
-        load=lambda file: _load_model(settings, file, is_on_trial=bool(versions.loaded())),
+        load=lambda file: _load_model(settings, file, trials if versions.loaded() else None),
         policy=settings.model_versions,
         observer=metrics,
         on_change=readiness.tell,
@@ -126,6 +128,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
         await stack.enter_async_context(versions)
         stack.push_async_callback(loader.close)
+        # Before the loader closes: it waits for what is being loaded, and the drain has its own limit.
+        stack.callback(trials.close)
         await loader.start()
         stack.push_async_callback(_finish_calls, server, calls, public, settings.drain_timeout_s)
         await readiness.open(True)
@@ -176,10 +180,11 @@ class _Readiness:
             await self.servicer.set(name, SERVING if ready else NOT_SERVING)
 
 
-def _load_model(settings: Settings, file: ModelFile, *, is_on_trial: bool) -> Model:
+def _load_model(settings: Settings, file: ModelFile, trials: Trials | None) -> Model:
     def make_session(model: bytes) -> Session:
-        if is_on_trial:
-            trial.run(model, max_run_images=settings.max_run_images)
+        # The first models have none: there is nothing yet that their end could harm.
+        if trials:
+            trials.run(model, max_run_images=settings.max_run_images)
         return Session(model, device=settings.device, threads=settings.threads, max_run_images=settings.max_run_images)
 
     return repository.load(file, make_session)

@@ -20,28 +20,50 @@ CPU_S = 60
 TIMEOUT_S = 120
 
 
-def run(model: bytes, *, max_run_images: int) -> None:
-    """Load, check and warm a model, on the CPU, in another process.
+class Trials:
+    """Tries models in processes of their own, one at a time."""
 
-    Args:
-        model: The ONNX file.
-        max_run_images: As for `Session`.
+    def __init__(self) -> None:
+        """Start without one."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_closed = False
 
-    Raises:
-        ModelUnusable: It cannot be used, or the process did not survive it.
-    """
-    command = [sys.executable, "-m", "service.trial", str(max_run_images)]
-    try:
-        done = subprocess.run(command, input=model, capture_output=True, timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        raise ModelUnusable(f"trying it took more than {TIMEOUT_S} s") from None
-    except OSError as error:
-        raise ModelUnusable(f"it cannot be tried in a process of its own: {error.strerror}") from error
-    if done.returncode < 0:
-        raise ModelUnusable(f"the process that tried it was ended by {signal.Signals(-done.returncode).name}")
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").splitlines()
-        raise ModelUnusable(lines[-1] if lines else f"the process that tried it ended with {done.returncode}")
+    def run(self, model: bytes, *, max_run_images: int) -> None:
+        """Load, check and warm a model, on the CPU, in another process.
+
+        Args:
+            model: The ONNX file.
+            max_run_images: As for `Session`.
+
+        Raises:
+            ModelUnusable: It cannot be used, or the process did not survive it.
+        """
+        command = [sys.executable, "-m", "service.trial", str(max_run_images)]
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+        except OSError as error:
+            raise ModelUnusable(f"it cannot be tried in a process of its own: {error.strerror}") from error
+        with self._process as process:
+            if self._is_closed:
+                process.kill()
+            try:
+                _, errors = process.communicate(model, timeout=TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise ModelUnusable(f"trying it took more than {TIMEOUT_S} s") from None
+        if process.returncode < 0:
+            raise ModelUnusable(f"the process that tried it was ended by {signal.Signals(-process.returncode).name}")
+        if process.returncode:
+            lines = errors.decode(errors="replace").splitlines()
+            raise ModelUnusable(lines[-1] if lines else f"the process that tried it ended with {process.returncode}")
+
+    def close(self) -> None:
+        """End the trial in progress, and any that begins."""
+        self._is_closed = True
+        if self._process:
+            self._process.kill()
 
 
 def main() -> None:
