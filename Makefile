@@ -15,7 +15,7 @@ PROTOS := .venv-protos
 PIP := -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format protos model bench image requirements clean
+.PHONY: help setup run test lint format protos model bench image e2e requirements clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ image:  ## build the container image with docker, podman or buildah (DEVICE=gpu 
 	fi; \
 	set -x; $$builder --build-arg DEVICE=$(DEVICE) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) \
 		-t digitserve:$(DEVICE) $(BUILD_ARGS) .
+
+e2e:  ## build the image and run it whole: load, proxies, a roll, a kill, alerts (Debian, as root)
+	deploy/e2e.sh
 
 requirements: $(DEV)/ready  ## pin the newest versions that pyproject.toml admits
 	$(DEV)/bin/python requirements/compile.py
