@@ -89,7 +89,7 @@ class Report:
         right.set_xscale("log")
         right.set_xlabel("answered within, milliseconds")
         right.grid(axis="x", alpha=0.3)
-        right.legend(loc="lower right", frameon=False)
+        right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=3, frameon=False)
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
         figure.tight_layout()
