@@ -90,17 +90,24 @@ class _Results:
         except OSError:
             self._file.close()
             raise DigitserveError(f"another process is writing {path}; give each shard a file of its own") from None
-        self._file.seek(0)
-        *lines, last = self._file.read().split(b"\n")
+        self.done: set[str] = set()
+        whole = 0
+        with path.open("rb") as written:
+            for line in written:
+                if line.endswith(b"\n"):
+                    whole += len(line)
+                    self._remember(line, path)
+                # Of a process that was killed; somebody else's file must not lose a byte.
+                elif line.startswith(LINE_START) or LINE_START.startswith(line):
+                    self._file.truncate(whole)
+                else:
+                    raise self._not_ours(path)
+
+    def _remember(self, line: bytes, path: Path) -> None:
         try:
-            self.done: set[str] = {json.loads(line)["file"] for line in lines}
+            self.done.add(json.loads(line)["file"])
         except (ValueError, KeyError, TypeError):
             raise self._not_ours(path) from None
-        # Of a process that was killed; somebody else's file must not lose a byte.
-        if last:
-            if not (last.startswith(LINE_START) or LINE_START.startswith(last)):
-                raise self._not_ours(path)
-            self._file.truncate(sum(len(line) + 1 for line in lines))
 
     def _not_ours(self, path: Path) -> DigitserveError:
         self._file.close()
