@@ -89,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     classify.add_argument("images", nargs="+", metavar="FILE|DIR|-", help="image file, folder, or - for standard input")
     classify.add_argument("--json", action="store_true", help="one JSON object a line, with all ten probabilities")
+    classify.add_argument(
+        "--out", type=Path, metavar="FILE", help="append JSON lines to FILE; skip what is in it already"
+    )
+    classify.add_argument("--shard", type=_shard, metavar="I/N", help="with --out: only the Ith of N parts, I from 0")
     _add_address(classify)
     classify.set_defaults(run=_classify)
 
@@ -125,6 +129,13 @@ def _seconds(text: str) -> float:
     if not 0.001 <= seconds <= 86_400:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds between 0.001 and 86400")
     return seconds
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shard; say 0/8 for the first of eight, 7/8 for the last")
+    return int(index), int(count)
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -172,8 +183,14 @@ def _from_here(path: Path) -> str:
 
 
 def _classify(args: argparse.Namespace) -> int:
+    from service.bulk import Shard, classify_into
     from service.classify import classify_files
 
+    if args.out:
+        shard = Shard(*args.shard or (0, 1))
+        return classify_into(args.out, args.images, args.address, timeout_s=args.timeout_s, shard=shard)
+    if args.shard:
+        raise DigitserveError("--shard needs --out: a part of the files is of use only where its results are kept")
     return classify_files(args.images, args.address, timeout_s=args.timeout_s, as_json=args.json)
 
 

@@ -8,8 +8,9 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Never
 
 from tqdm import tqdm
 
@@ -18,6 +19,9 @@ from service.errors import DigitserveError
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 FILES_WORTH_A_BAR = 20
+
+
+Outcome = Prediction | ClassifyError | str
 
 
 def classify_files(names: Sequence[str], address: str, *, timeout_s: float, as_json: bool) -> int:
@@ -29,33 +33,49 @@ def classify_files(names: Sequence[str], address: str, *, timeout_s: float, as_j
     Raises:
         DigitserveError: The server cannot be reached, or a folder holds no picture.
     """
-    paths = _files(names)
-    # A bar for a handful of files is noise, and None hides it where no terminal is.
-    bar = tqdm(total=len(paths), unit=" images", disable=True if len(paths) < FILES_WORTH_A_BAR else None)
-    report = _Report(as_json, bar.update)
+    paths = find_files(names)
+    failed = 0
+    with Client(address, timeout_s=timeout_s) as client, one_line(address), progress_bar(len(paths)) as bar:
+        for path, outcome in outcomes(client, paths):
+            failed += not isinstance(outcome, Prediction)
+            if as_json:
+                tqdm.write(json_line(path, outcome))
+            else:
+                _print(path, outcome)
+            bar.update()
+    return 1 if failed else 0
+
+
+def outcomes(client: Client, paths: Sequence[str]) -> Iterator[tuple[str, Outcome]]:
+    """Send files in one stream; for each in its order the prediction, the server's error, or why it was not sent.
+
+    Raises:
+        ClassifyError: The stream failed.
+    """
     # Files in their order, with what is wrong with those that are not sent.
     waiting: deque[tuple[str, str | None]] = deque()
+    max_bytes = client.model().max_image_bytes
 
-    def report_unsent() -> None:
+    def pictures() -> Iterator[bytes]:
+        for path in paths:
+            data = _read(path, max_bytes)
+            waiting.append((path, data if isinstance(data, str) else None))
+            if isinstance(data, bytes):
+                yield data
+
+    def unsent() -> Iterator[tuple[str, str]]:
         while waiting and (problem := waiting[0][1]) is not None:
-            report(waiting.popleft()[0], problem)
+            yield waiting.popleft()[0], problem
 
-    with Client(address, timeout_s=timeout_s) as client, one_line(address), bar:
-        max_bytes = client.model().max_image_bytes
+    for result in client.classify_stream(pictures()):
+        yield from unsent()
+        yield waiting.popleft()[0], result
+    yield from unsent()
 
-        def pictures() -> Iterator[bytes]:
-            for path in paths:
-                data = _read(path, max_bytes)
-                waiting.append((path, data if isinstance(data, str) else None))
-                if isinstance(data, bytes):
-                    yield data
 
-        for result in client.classify_stream(pictures()):
-            report_unsent()
-            path, _ = waiting.popleft()
-            report(path, result.message if isinstance(result, ClassifyError) else result)
-        report_unsent()
-    return 1 if report.failed else 0
+def progress_bar(files: int) -> tqdm[Never]:
+    """A bar for many files; None of tqdm's `disable` hides it where no terminal is."""
+    return tqdm(total=files, unit=" images", disable=True if files < FILES_WORTH_A_BAR else None)
 
 
 def _read(path: str, max_bytes: int) -> bytes | str:
@@ -68,25 +88,29 @@ def _read(path: str, max_bytes: int) -> bytes | str:
     return data if len(data) <= max_bytes else f"has more bytes than the server's limit of {max_bytes} for an image"
 
 
-class _Report:
-    """Writes a line for each file, and counts what failed."""
+def json_line(path: str, outcome: Outcome) -> str:
+    """What became of a file, as one JSON object."""
+    if isinstance(outcome, Prediction):
+        return json.dumps({"file": path, **dataclasses.asdict(outcome)})
+    return json.dumps({"file": path, "error": message(outcome)})
 
-    def __init__(self, as_json: bool, advance: Callable[[], object]):
-        self.failed = 0
-        self._as_json = as_json
-        self._advance = advance
 
-    def __call__(self, path: str, outcome: Prediction | str) -> None:
-        self.failed += isinstance(outcome, str)
-        if self._as_json:
-            facts = {"error": outcome} if isinstance(outcome, str) else dataclasses.asdict(outcome)
-            tqdm.write(json.dumps({"file": path, **facts}))
-        elif isinstance(outcome, str):
-            tqdm.write(f"digitserve: {_printable(path)}: {outcome}", file=sys.stderr)
-        else:
-            doubt = f"  ({outcome.rejection_reason})" if outcome.rejected else ""
-            tqdm.write(f"{outcome.digit}  {outcome.confidence:7.2%}  {_printable(path)}{doubt}")
-        self._advance()
+def message(outcome: ClassifyError | str) -> str:
+    """Why there is no prediction."""
+    return outcome.message if isinstance(outcome, ClassifyError) else outcome
+
+
+def complain(path: str, outcome: ClassifyError | str) -> None:
+    """Say on standard error why a file was not classified."""
+    tqdm.write(f"digitserve: {_printable(path)}: {message(outcome)}", file=sys.stderr)
+
+
+def _print(path: str, outcome: Outcome) -> None:
+    if isinstance(outcome, Prediction):
+        doubt = f"  ({outcome.rejection_reason})" if outcome.rejected else ""
+        tqdm.write(f"{outcome.digit}  {outcome.confidence:7.2%}  {_printable(path)}{doubt}")
+    else:
+        complain(path, outcome)
 
 
 def _printable(path: str) -> str:
@@ -103,7 +127,7 @@ def one_line(address: str) -> Iterator[None]:
         raise DigitserveError(f"{address}: {error}") from error
 
 
-def _files(names: Sequence[str]) -> list[str]:
+def find_files(names: Sequence[str]) -> list[str]:
     """The files meant by the arguments: folders stand for the pictures in them."""
     files: list[str] = []
     for name in names:

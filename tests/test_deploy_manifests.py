@@ -15,8 +15,8 @@ from tests.manifests import OVERLAYS, Manifest, custom_schema, one, render
 
 KUBERNETES = ["1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36"]
 CUSTOM = ("gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com", "serving.kserve.io")
-FOLDERS = [f"overlays/{name}" for name in OVERLAYS]
-WITH_DEPLOYMENT = [folder for folder in FOLDERS if folder != "overlays/kserve"]
+FOLDERS = [f"overlays/{name}" for name in OVERLAYS] + ["jobs"]
+WITH_DEPLOYMENT = [folder for folder in FOLDERS if folder not in ("overlays/kserve", "jobs")]
 # Beyond what is counted, for a node that is busy: the last metrics, the batcher, Python's own end.
 SPARE_S = 5
 
@@ -34,7 +34,7 @@ def pod(resources: list[Manifest]) -> dict[str, Any]:
                 "terminationGracePeriodSeconds"
             ]
         }
-    (controller,) = [r for r in resources if r["kind"] == "Deployment"]
+    (controller,) = [r for r in resources if r["kind"] in ("Deployment", "Job")]
     spec: dict[str, Any] = controller["spec"]["template"]["spec"]
     return spec
 
@@ -155,3 +155,13 @@ def test_names_point_at_what_is_there(folder: str) -> None:
         headless = one(resources, "Service", "digitserve")
         assert monitor["selector"]["matchLabels"].items() <= headless["metadata"]["labels"].items()
         assert {e["port"] for e in monitor["endpoints"]} <= {port["name"] for port in headless["spec"]["ports"]}
+
+
+def test_a_job_has_as_many_shards_as_completions() -> None:
+    job = one(render("jobs"), "Job")["spec"]
+    arguments = job["template"]["spec"]["containers"][0]["args"]
+    assert f"--shard=$(INDEX)/{job['completions']}" in arguments and "--out=/results/$(INDEX).jsonl" in arguments
+    (container,) = one(render("overlays/cpu"), "Deployment")["spec"]["template"]["spec"]["containers"]
+    address = next(argument for argument in arguments if argument.startswith("--address="))
+    assert address == f"--address={one(render('overlays/cpu'), 'Service', 'digitserve')['metadata']['name']}:8001"
+    assert 8001 in {port["containerPort"] for port in container["ports"]}
