@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/digits.proto\x12\tdigits.v1\x1a\x17google/rpc/status.proto\"\x87\x01\n\nPrediction\x12\r\n\x05\x64igit\x18\x01 \x01(\r\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12\x15\n\rprobabilities\x18\x03 \x03(\x02\x12\x10\n\x08rejected\x18\x04 \x01(\x08\x12\x18\n\x10rejection_reason\x18\x05 \x01(\t\x12\x13\n\x0b\x64igit_score\x18\x06 \x01(\x02\"N\n\x06Timing\x12\x16\n\x0e\x64\x65\x63ode_seconds\x18\x01 \x01(\x01\x12\x15\n\rqueue_seconds\x18\x02 \x01(\x01\x12\x15\n\rmodel_seconds\x18\x03 \x01(\x01\"H\n\x0f\x43lassifyRequest\x12&\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x16.digits.v1.ImageFormat\x12\r\n\x05image\x18\x02 \x01(\x0c\"w\n\x10\x43lassifyResponse\x12)\n\nprediction\x18\x01 \x01(\x0b\x32\x15.digits.v1.Prediction\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12!\n\x06timing\x18\x03 \x01(\x0b\x32\x11.digits.v1.Timing\"N\n\x14\x43lassifyBatchRequest\x12&\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x16.digits.v1.ImageFormat\x12\x0e\n\x06images\x18\x02 \x03(\x0c\"h\n\nItemResult\x12+\n\nprediction\x18\x01 \x01(\x0b\x32\x15.digits.v1.PredictionH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"y\n\x15\x43lassifyBatchResponse\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.digits.v1.ItemResult\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12!\n\x06timing\x18\x03 \x01(\x0b\x32\x11.digits.v1.Timing\"Z\n\x15\x43lassifyStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x16.digits.v1.ImageFormat\x12\r\n\x05image\x18\x03 \x01(\x0c\"\x80\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\nprediction\x18\x02 \x01(\x0b\x32\x15.digits.v1.PredictionH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"G\n\x0e\x45xplainRequest\x12&\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x16.digits.v1.ImageFormat\x12\r\n\x05image\x18\x02 \x01(\x0c\"\'\n\x06Tensor\x12\r\n\x05shape\x18\x01 \x03(\r\x12\x0e\n\x06values\x18\x02 \x03(\x02\"\x8d\x01\n\x05Layer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12!\n\x06output\x18\x03 \x01(\x0b\x32\x11.digits.v1.Tensor\x12\"\n\x07weights\x18\x04 \x01(\x0b\x32\x11.digits.v1.Tensor\x12!\n\x06\x62iases\x18\x05 \x01(\x0b\x32\x11.digits.v1.Tensor\"\x83\x01\n\x0f\x45xplainResponse\x12\x0c\n\x04seen\x18\x01 \x01(\x0c\x12 \n\x06layers\x18\x02 \x03(\x0b\x32\x10.digits.v1.Layer\x12)\n\nprediction\x18\x03 \x01(\x0b\x32\x15.digits.v1.Prediction\x12\x15\n\rmodel_version\x18\x04 \x01(\t\"\x11\n\x0fGetModelRequest\"p\n\x06Limits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12\x18\n\x10max_batch_images\x18\x03 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\x04\"\xb4\x02\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07network\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x01\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x17\n\x0fproviders_asked\x18\x06 \x03(\t\x12\x15\n\rproviders_got\x18\x07 \x03(\t\x12!\n\x06limits\x18\x08 \x01(\x0b\x32\x11.digits.v1.Limits\x12\x12\n\ntrained_on\x18\t \x01(\t\x12\x18\n\x10reject_threshold\x18\n \x01(\x02\x12\x11\n\ttested_on\x18\x0b \x01(\t\x12\x19\n\x11\x63\x61libration_error\x18\x0c \x01(\x01\x12\x0f\n\x07licence\x18\r \x01(\t\x12\x0e\n\x06\x63ommit\x18\x0e \x01(\t*a\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x18\n\x14IMAGE_FORMAT_ENCODED\x10\x01\x12\x1a\n\x16IMAGE_FORMAT_RAW_28X28\x10\x02\x32\x8c\x03\n\x0f\x44igitClassifier\x12\x43\n\x08\x43lassify\x12\x1a.digits.v1.ClassifyRequest\x1a\x1b.digits.v1.ClassifyResponse\x12R\n\rClassifyBatch\x12\x1f.digits.v1.ClassifyBatchRequest\x1a .digits.v1.ClassifyBatchResponse\x12Y\n\x0e\x43lassifyStream\x12 .digits.v1.ClassifyStreamRequest\x1a!.digits.v1.ClassifyStreamResponse(\x01\x30\x01\x12@\n\x07\x45xplain\x12\x19.digits.v1.ExplainRequest\x1a\x1a.digits.v1.ExplainResponse\x12\x43\n\x08GetModel\x12\x1a.digits.v1.GetModelRequest\x1a\x1b.digits.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/digits.proto\x12\tdigits.v1\x1a\x17google/rpc/status.proto\"\x87\x01\n\nPrediction\x12\r\n\x05\x64igit\x18\x01 \x01(\r\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12\x15\n\rprobabilities\x18\x03 \x03(\x02\x12\x10\n\x08rejected\x18\x04 \x01(\x08\x12\x18\n\x10rejection_reason\x18\x05 \x01(\t\x12\x13\n\x0b\x64igit_score\x18\x06 \x01(\x02\"N\n\x06Timing\x12\x16\n\x0e\x64\x65\x63ode_seconds\x18\x01 \x01(\x01\x12\x15\n\rqueue_seconds\x18\x02 \x01(\x01\x12\x15\n\rmodel_seconds\x18\x03 \x01(\x01\"H\n\x0f\x43lassifyRequest\x12&\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x16.digits.v1.ImageFormat\x12\r\n\x05image\x18\x02 \x01(\x0c\"w\n\x10\x43lassifyResponse\x12)\n\nprediction\x18\x01 \x01(\x0b\x32\x15.digits.v1.Prediction\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12!\n\x06timing\x18\x03 \x01(\x0b\x32\x11.digits.v1.Timing\"N\n\x14\x43lassifyBatchRequest\x12&\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x16.digits.v1.ImageFormat\x12\x0e\n\x06images\x18\x02 \x03(\x0c\"h\n\nItemResult\x12+\n\nprediction\x18\x01 \x01(\x0b\x32\x15.digits.v1.PredictionH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"y\n\x15\x43lassifyBatchResponse\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.digits.v1.ItemResult\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12!\n\x06timing\x18\x03 \x01(\x0b\x32\x11.digits.v1.Timing\"Z\n\x15\x43lassifyStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x16.digits.v1.ImageFormat\x12\r\n\x05image\x18\x03 \x01(\x0c\"\x80\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\nprediction\x18\x02 \x01(\x0b\x32\x15.digits.v1.PredictionH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"`\n\x0e\x45xplainRequest\x12&\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x16.digits.v1.ImageFormat\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x17\n\x0fwithout_weights\x18\x03 \x01(\x08\"\'\n\x06Tensor\x12\r\n\x05shape\x18\x01 \x03(\r\x12\x0e\n\x06values\x18\x02 \x03(\x02\"\xbe\x01\n\x05Layer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12!\n\x06output\x18\x03 \x01(\x0b\x32\x11.digits.v1.Tensor\x12\"\n\x07weights\x18\x04 \x01(\x0b\x32\x11.digits.v1.Tensor\x12!\n\x06\x62iases\x18\x05 \x01(\x0b\x32\x11.digits.v1.Tensor\x12\x0e\n\x06kernel\x18\x06 \x03(\r\x12\x0e\n\x06stride\x18\x07 \x03(\r\x12\x0f\n\x07padding\x18\x08 \x03(\r\"2\n\x04Step\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ption\x18\x02 \x01(\t\x12\x0b\n\x03png\x18\x03 \x01(\x0c\"M\n\tOcclusion\x12\r\n\x05patch\x18\x01 \x01(\r\x12\x0e\n\x06stride\x18\x02 \x01(\r\x12!\n\x06values\x18\x03 \x01(\x0b\x32\x11.digits.v1.Tensor\"\xf1\x01\n\x0f\x45xplainResponse\x12\x0c\n\x04seen\x18\x01 \x01(\x0c\x12 \n\x06layers\x18\x02 \x03(\x0b\x32\x10.digits.v1.Layer\x12)\n\nprediction\x18\x03 \x01(\x0b\x32\x15.digits.v1.Prediction\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x1e\n\x05steps\x18\x05 \x03(\x0b\x32\x0f.digits.v1.Step\x12\x0e\n\x06logits\x18\x06 \x03(\x02\x12\x13\n\x0btemperature\x18\x07 \x01(\x02\x12\'\n\tocclusion\x18\x08 \x01(\x0b\x32\x14.digits.v1.Occlusion\"\x11\n\x0fGetModelRequest\"p\n\x06Limits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12\x18\n\x10max_batch_images\x18\x03 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\x04\"\xb4\x02\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07network\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x01\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x17\n\x0fproviders_asked\x18\x06 \x03(\t\x12\x15\n\rproviders_got\x18\x07 \x03(\t\x12!\n\x06limits\x18\x08 \x01(\x0b\x32\x11.digits.v1.Limits\x12\x12\n\ntrained_on\x18\t \x01(\t\x12\x18\n\x10reject_threshold\x18\n \x01(\x02\x12\x11\n\ttested_on\x18\x0b \x01(\t\x12\x19\n\x11\x63\x61libration_error\x18\x0c \x01(\x01\x12\x0f\n\x07licence\x18\r \x01(\t\x12\x0e\n\x06\x63ommit\x18\x0e \x01(\t*a\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x18\n\x14IMAGE_FORMAT_ENCODED\x10\x01\x12\x1a\n\x16IMAGE_FORMAT_RAW_28X28\x10\x02\x32\x8c\x03\n\x0f\x44igitClassifier\x12\x43\n\x08\x43lassify\x12\x1a.digits.v1.ClassifyRequest\x1a\x1b.digits.v1.ClassifyResponse\x12R\n\rClassifyBatch\x12\x1f.digits.v1.ClassifyBatchRequest\x1a .digits.v1.ClassifyBatchResponse\x12Y\n\x0e\x43lassifyStream\x12 .digits.v1.ClassifyStreamRequest\x1a!.digits.v1.ClassifyStreamResponse(\x01\x30\x01\x12@\n\x07\x45xplain\x12\x19.digits.v1.ExplainRequest\x1a\x1a.digits.v1.ExplainResponse\x12\x43\n\x08GetModel\x12\x1a.digits.v1.GetModelRequest\x1a\x1b.digits.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.digits_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMAGEFORMAT']._serialized_start=1840
-  _globals['_IMAGEFORMAT']._serialized_end=1937
+  _globals['_IMAGEFORMAT']._serialized_start=2155
+  _globals['_IMAGEFORMAT']._serialized_end=2252
   _globals['_PREDICTION']._serialized_start=60
   _globals['_PREDICTION']._serialized_end=195
   _globals['_TIMING']._serialized_start=197
@@ -53,19 +53,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=874
   _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=1002
   _globals['_EXPLAINREQUEST']._serialized_start=1004
-  _globals['_EXPLAINREQUEST']._serialized_end=1075
-  _globals['_TENSOR']._serialized_start=1077
-  _globals['_TENSOR']._serialized_end=1116
-  _globals['_LAYER']._serialized_start=1119
-  _globals['_LAYER']._serialized_end=1260
-  _globals['_EXPLAINRESPONSE']._serialized_start=1263
-  _globals['_EXPLAINRESPONSE']._serialized_end=1394
-  _globals['_GETMODELREQUEST']._serialized_start=1396
-  _globals['_GETMODELREQUEST']._serialized_end=1413
-  _globals['_LIMITS']._serialized_start=1415
-  _globals['_LIMITS']._serialized_end=1527
-  _globals['_GETMODELRESPONSE']._serialized_start=1530
-  _globals['_GETMODELRESPONSE']._serialized_end=1838
-  _globals['_DIGITCLASSIFIER']._serialized_start=1940
-  _globals['_DIGITCLASSIFIER']._serialized_end=2336
+  _globals['_EXPLAINREQUEST']._serialized_end=1100
+  _globals['_TENSOR']._serialized_start=1102
+  _globals['_TENSOR']._serialized_end=1141
+  _globals['_LAYER']._serialized_start=1144
+  _globals['_LAYER']._serialized_end=1334
+  _globals['_STEP']._serialized_start=1336
+  _globals['_STEP']._serialized_end=1386
+  _globals['_OCCLUSION']._serialized_start=1388
+  _globals['_OCCLUSION']._serialized_end=1465
+  _globals['_EXPLAINRESPONSE']._serialized_start=1468
+  _globals['_EXPLAINRESPONSE']._serialized_end=1709
+  _globals['_GETMODELREQUEST']._serialized_start=1711
+  _globals['_GETMODELREQUEST']._serialized_end=1728
+  _globals['_LIMITS']._serialized_start=1730
+  _globals['_LIMITS']._serialized_end=1842
+  _globals['_GETMODELRESPONSE']._serialized_start=1845
+  _globals['_GETMODELRESPONSE']._serialized_end=2153
+  _globals['_DIGITCLASSIFIER']._serialized_start=2255
+  _globals['_DIGITCLASSIFIER']._serialized_end=2651
 # @@protoc_insertion_point(module_scope)

@@ -354,19 +354,23 @@ class ExplainRequest(_message.Message):
 
     FORMAT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    WITHOUT_WEIGHTS_FIELD_NUMBER: _builtins.int
     format: Global___ImageFormat.ValueType
     """How to read `image`."""
     image: _builtins.bytes
     """The image."""
+    without_weights: _builtins.bool
+    """Leave weights and biases out: they are the same for every image."""
     def __init__(
         self,
         *,
         format: Global___ImageFormat.ValueType = ...,
         image: _builtins.bytes = ...,
+        without_weights: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "image", b"image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "image", b"image", "without_weights", b"without_weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,7 +408,9 @@ Global___Tensor: _TypeAlias = Tensor  # noqa: Y015
 
 @_typing.final
 class Layer(_message.Message):
-    """One layer of the network at work on one image."""
+    """One layer of the network at work on one image. Each reads what came out of
+    the one before it; the first reads the 28x28 pixels divided by 255.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -413,21 +419,42 @@ class Layer(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     WEIGHTS_FIELD_NUMBER: _builtins.int
     BIASES_FIELD_NUMBER: _builtins.int
+    KERNEL_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    PADDING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name in the model file."""
     kind: _builtins.str
-    """What it does: "conv", "relu", "max_pool", "flatten", "linear" or "softmax"."""
+    """What it does: "conv", "relu", "max_pool", "flatten", "linear" or "softmax".
+    The softmax is that of the ten digits' logits divided by the temperature.
+    """
     @_builtins.property
     def output(self) -> Global___Tensor:
-        """What came out of it."""
+        """What came out of it: channels, rows, columns; or as many as there are units."""
 
     @_builtins.property
     def weights(self) -> Global___Tensor:
-        """Kernels or weights; absent where the layer has none."""
+        """Kernels (output channels, input channels, rows, columns) or weights (units,
+        inputs); absent where the layer has none, and if they were not asked for.
+        """
 
     @_builtins.property
     def biases(self) -> Global___Tensor:
-        """Biases; absent where the layer has none."""
+        """Biases, one for each output channel or unit; absent like the weights."""
+
+    @_builtins.property
+    def kernel(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Rows and columns of the window of a conv or max_pool; empty for the others."""
+
+    @_builtins.property
+    def stride(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How far the window moves, down and across; empty for the others."""
+
+    @_builtins.property
+    def padding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Rows and columns added around the input: top, left, bottom, right; empty
+        for the others. They count as 0 for a conv, as nothing for a max_pool.
+        """
 
     def __init__(
         self,
@@ -437,14 +464,85 @@ class Layer(_message.Message):
         output: Global___Tensor | None = ...,
         weights: Global___Tensor | None = ...,
         biases: Global___Tensor | None = ...,
+        kernel: _abc.Iterable[_builtins.int] | None = ...,
+        stride: _abc.Iterable[_builtins.int] | None = ...,
+        padding: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["biases", b"biases", "output", b"output", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["biases", b"biases", "kind", b"kind", "name", b"name", "output", b"output", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["biases", b"biases", "kernel", b"kernel", "kind", b"kind", "name", b"name", "output", b"output", "padding", b"padding", "stride", b"stride", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Layer: _TypeAlias = Layer  # noqa: Y015
+
+@_typing.final
+class Step(_message.Message):
+    """One step from a picture to what the network saw."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CAPTION_FIELD_NUMBER: _builtins.int
+    PNG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What it is: "picture", "grey", "paper", "contrast", "unruled", "ink",
+    "stroke", "seen". A picture takes only the steps it needs.
+    """
+    caption: _builtins.str
+    """A sentence for people."""
+    png: _builtins.bytes
+    """The picture after that step, a PNG file of at most 256 pixels a side."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        caption: _builtins.str = ...,
+        png: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caption", b"caption", "name", b"name", "png", b"png"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Step: _TypeAlias = Step  # noqa: Y015
+
+@_typing.final
+class Occlusion(_message.Message):
+    """Which pixels the answer hangs on: a square of the image is covered with
+    paper, and the network is asked again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATCH_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    patch: _builtins.int
+    """Pixels a side of the square."""
+    stride: _builtins.int
+    """By how many pixels it moves."""
+    @_builtins.property
+    def values(self) -> Global___Tensor:
+        """Two dimensions: how far the probability of the answer falls, -1 to 1, when
+        the square is covered whose top left pixel is (row * stride, column * stride).
+        """
+
+    def __init__(
+        self,
+        *,
+        patch: _builtins.int = ...,
+        stride: _builtins.int = ...,
+        values: Global___Tensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["patch", b"patch", "stride", b"stride", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Occlusion: _TypeAlias = Occlusion  # noqa: Y015
 
 @_typing.final
 class ExplainResponse(_message.Message):
@@ -454,17 +552,40 @@ class ExplainResponse(_message.Message):
     LAYERS_FIELD_NUMBER: _builtins.int
     PREDICTION_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    LOGITS_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    OCCLUSION_FIELD_NUMBER: _builtins.int
     seen: _builtins.bytes
     """The 784 bytes the network saw, as in IMAGE_FORMAT_RAW_28X28."""
     model_version: _builtins.str
     """Version of the model that gave it, as in GetModelResponse.version."""
+    temperature: _builtins.float
+    """The number that the ten are divided by before the softmax, which
+    calibrates the probabilities.
+    """
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Layer]:
         """Every layer in the order of the flow, up to the probabilities."""
 
     @_builtins.property
     def prediction(self) -> Global___Prediction:
-        """The answer."""
+        """The answer, as Classify gives it."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
+        """How the image became what the network saw; the last step is that."""
+
+    @_builtins.property
+    def logits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """What the last linear layer says of the digits 0 to 9, and last of "no
+        digit". The digit_score is the logarithm of the sum of the exponentials of
+        the ten, less the eleventh.
+        """
+
+    @_builtins.property
+    def occlusion(self) -> Global___Occlusion:
+        """Which pixels the answer hangs on."""
 
     def __init__(
         self,
@@ -473,10 +594,14 @@ class ExplainResponse(_message.Message):
         layers: _abc.Iterable[Global___Layer] | None = ...,
         prediction: Global___Prediction | None = ...,
         model_version: _builtins.str = ...,
+        steps: _abc.Iterable[Global___Step] | None = ...,
+        logits: _abc.Iterable[_builtins.float] | None = ...,
+        temperature: _builtins.float = ...,
+        occlusion: Global___Occlusion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prediction", b"prediction"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["occlusion", b"occlusion", "prediction", b"prediction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["layers", b"layers", "model_version", b"model_version", "prediction", b"prediction", "seen", b"seen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layers", b"layers", "logits", b"logits", "model_version", b"model_version", "occlusion", b"occlusion", "prediction", b"prediction", "seen", b"seen", "steps", b"steps", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

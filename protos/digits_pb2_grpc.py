@@ -88,8 +88,9 @@ class DigitClassifierServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """What the network saw and what each of its layers made of it.
-        Not available yet: answers UNIMPLEMENTED.
+        """What the network saw, what each of its layers made of it, and which pixels
+        the answer hangs on. One at a time: RESOURCE_EXHAUSTED when several wait.
+        UNIMPLEMENTED for a model with other layers than those named in Layer.kind.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

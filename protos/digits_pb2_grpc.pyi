@@ -52,8 +52,9 @@ class DigitClassifierStub:
     are still arriving. A bad image gets an error and never ends the stream.
     """
     Explain: _grpc.UnaryUnaryMultiCallable[_digits_pb2.ExplainRequest, _digits_pb2.ExplainResponse]
-    """What the network saw and what each of its layers made of it.
-    Not available yet: answers UNIMPLEMENTED.
+    """What the network saw, what each of its layers made of it, and which pixels
+    the answer hangs on. One at a time: RESOURCE_EXHAUSTED when several wait.
+    UNIMPLEMENTED for a model with other layers than those named in Layer.kind.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_digits_pb2.GetModelRequest, _digits_pb2.GetModelResponse]
     """Which model answers, where it comes from, and what the server accepts."""
@@ -72,8 +73,9 @@ class DigitClassifierAsyncStub(DigitClassifierStub):
     are still arriving. A bad image gets an error and never ends the stream.
     """
     Explain: _aio.UnaryUnaryMultiCallable[_digits_pb2.ExplainRequest, _digits_pb2.ExplainResponse]  # type: ignore[assignment]
-    """What the network saw and what each of its layers made of it.
-    Not available yet: answers UNIMPLEMENTED.
+    """What the network saw, what each of its layers made of it, and which pixels
+    the answer hangs on. One at a time: RESOURCE_EXHAUSTED when several wait.
+    UNIMPLEMENTED for a model with other layers than those named in Layer.kind.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_digits_pb2.GetModelRequest, _digits_pb2.GetModelResponse]  # type: ignore[assignment]
     """Which model answers, where it comes from, and what the server accepts."""
@@ -113,8 +115,9 @@ class DigitClassifierServicer(metaclass=_abc_1.ABCMeta):
         request: _digits_pb2.ExplainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_digits_pb2.ExplainResponse, _abc.Awaitable[_digits_pb2.ExplainResponse]]:
-        """What the network saw and what each of its layers made of it.
-        Not available yet: answers UNIMPLEMENTED.
+        """What the network saw, what each of its layers made of it, and which pixels
+        the answer hangs on. One at a time: RESOURCE_EXHAUSTED when several wait.
+        UNIMPLEMENTED for a model with other layers than those named in Layer.kind.
         """
 
     @_abc_1.abstractmethod

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from service import rest
 from service.classifier import Classifier, Format
-from service.errors import CallError, InvalidImage, InvalidRequest, log_fault
+from service.errors import CallError, InvalidImage, InvalidRequest, NotImplementedYet, log_fault
 from service.inference import Inference
 
 # The HTTP counterparts that google.rpc.Code gives its codes.
@@ -91,11 +91,21 @@ def public_app(
             }
         )
 
+    async def explain(request: web.Request) -> web.Response:
+        """A picture in, how it became an answer out."""
+        raise NotImplementedYet("Explain is not available in this release; Classify answers without its reasons")
+
     async def openapi(_: web.Request) -> web.Response:
         return web.Response(body=OPENAPI.read_bytes(), content_type="application/json")
 
     app = web.Application(client_max_size=max_message_bytes, middlewares=[_around(observer, max_message_bytes)])
-    app.add_routes([web.post("/v1/classify", classify), web.get("/openapi.json", openapi)])
+    app.add_routes(
+        [
+            web.post("/v1/classify", classify),
+            web.post("/v1/explain", explain),
+            web.get("/openapi.json", openapi),
+        ]
+    )
     rest.add_routes(app, inference)
     return app
 

@@ -45,6 +45,6 @@ def test_a_fuzzer_finds_the_http_side_as_it_is_described(clients: Path, tmp_path
         command += ["--exclude-operation-id", "unload"]
         done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, timeout=300)
         assert done.returncode == 0, done.stdout
-        assert "Tested: 17" in done.stdout
+        assert "Tested: 18" in done.stdout
         stderr = server.stop()[1]
     assert "fault" not in stderr
