@@ -11,7 +11,6 @@ import asyncio
 import dataclasses
 import json
 import logging
-import math
 import os
 import shlex
 import sys
@@ -20,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.client_flags import access, add_flags
 from service.errors import DigitserveError, StartError
 from service.settings import Settings
 
@@ -93,12 +93,12 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help="append JSON lines to FILE; skip what is in it already"
     )
     classify.add_argument("--shard", type=_shard, metavar="I/N", help="with --out: only the Ith of N parts, I from 0")
-    _add_address(classify)
+    add_flags(classify)
     classify.set_defaults(run=_classify)
 
     info = commands.add_parser("info", help="which model a server answers with", allow_abbrev=False)
     info.add_argument("--json", action="store_true", help="as one JSON object")
-    _add_address(info)
+    add_flags(info)
     info.set_defaults(run=_info)
 
     healthcheck = commands.add_parser(
@@ -107,28 +107,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Exit code 0 if the server answers SERVING, else 1.",
         allow_abbrev=False,
     )
-    _add_address(healthcheck)
+    add_flags(healthcheck)
     healthcheck.set_defaults(run=_healthcheck)
     return parser
-
-
-def _add_address(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--address",
-        default=os.environ.get("DIGITSERVE_ADDRESS", f"127.0.0.1:{os.environ.get('DIGITSERVE_GRPC_PORT', 8001)}"),
-        help="host:port of the server (default: %(default)s; DIGITSERVE_ADDRESS)",
-    )
-    parser.add_argument("--timeout-s", type=_seconds, default=10.0, help="seconds to wait for an answer (default: 10)")
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0.001 <= seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds between 0.001 and 86400")
-    return seconds
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -186,19 +167,20 @@ def _classify(args: argparse.Namespace) -> int:
     from service.bulk import Shard, classify_into
     from service.classify import classify_files
 
+    wanted = access(args)
     if args.out:
         shard = Shard(*args.shard or (0, 1))
-        return classify_into(args.out, args.images, args.address, timeout_s=args.timeout_s, shard=shard)
+        return classify_into(args.out, args.images, args.address, wanted, timeout_s=args.timeout_s, shard=shard)
     if args.shard:
         raise DigitserveError("--shard needs --out: a part of the files is of use only where its results are kept")
-    return classify_files(args.images, args.address, timeout_s=args.timeout_s, as_json=args.json)
+    return classify_files(args.images, args.address, wanted, timeout_s=args.timeout_s, as_json=args.json)
 
 
 def _info(args: argparse.Namespace) -> int:
     from service.classify import one_line
     from service.client import Client
 
-    with Client(args.address, timeout_s=args.timeout_s) as client, one_line(args.address):
+    with Client(args.address, timeout_s=args.timeout_s, access=access(args)) as client, one_line(args.address):
         facts = dataclasses.asdict(client.model())
     if args.json:
         print(json.dumps(facts))
@@ -213,7 +195,7 @@ def _healthcheck(args: argparse.Namespace) -> int:
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    with grpc.insecure_channel(args.address) as channel:
+    with access(args).channel(args.address, []) as channel:
         try:
             check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]  # the stubs lack it
             response = check(health_pb2.HealthCheckRequest(), timeout=args.timeout_s)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from service.classify import Outcome, complain, find_files, json_line, one_line, outcomes, progress_bar
-from service.client import ClassifyError, Client, Prediction
+from service.client import Access, ClassifyError, Client, Prediction
 from service.errors import DigitserveError
 
 # How `json_line` begins.
@@ -35,7 +35,9 @@ class Shard:
         return zlib.crc32(os.fsencode(path)) % self.count == self.index
 
 
-def classify_into(out: Path, names: Sequence[str], address: str, *, timeout_s: float, shard: Shard) -> int:
+def classify_into(
+    out: Path, names: Sequence[str], address: str, access: Access, *, timeout_s: float, shard: Shard
+) -> int:
     """Classify the files of a shard that have no line in `out` yet, and append one for each.
 
     A stream that breaks, because its server goes away, is begun again as long as it brings anything forward.
@@ -47,7 +49,8 @@ def classify_into(out: Path, names: Sequence[str], address: str, *, timeout_s: f
         DigitserveError: The server cannot be reached, a folder holds no picture, or `out` is no such file or in use.
     """
     paths = [path for path in find_files(names) if shard.holds(path)]
-    with _Results(out) as results, Client(address, timeout_s=timeout_s) as client, progress_bar(len(paths)) as bar:
+    client = Client(address, timeout_s=timeout_s, access=access)
+    with _Results(out) as results, client, progress_bar(len(paths)) as bar:
         left = [path for path in paths if path not in results.done]
         bar.update(len(paths) - len(left))
         while left:

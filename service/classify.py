@@ -14,7 +14,7 @@ from typing import Never
 
 from tqdm import tqdm
 
-from service.client import ClassifyError, Client, Prediction
+from service.client import Access, ClassifyError, Client, Prediction
 from service.errors import DigitserveError
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -24,7 +24,7 @@ FILES_WORTH_A_BAR = 20
 Outcome = Prediction | ClassifyError | str
 
 
-def classify_files(names: Sequence[str], address: str, *, timeout_s: float, as_json: bool) -> int:
+def classify_files(names: Sequence[str], address: str, access: Access, *, timeout_s: float, as_json: bool) -> int:
     """Classify files, folders and standard input ("-"), with a line for each file in its order.
 
     Returns:
@@ -35,7 +35,8 @@ def classify_files(names: Sequence[str], address: str, *, timeout_s: float, as_j
     """
     paths = find_files(names)
     failed = 0
-    with Client(address, timeout_s=timeout_s) as client, one_line(address), progress_bar(len(paths)) as bar:
+    client = Client(address, timeout_s=timeout_s, access=access)
+    with client, one_line(address), progress_bar(len(paths)) as bar:
         for path, outcome in outcomes(client, paths):
             failed += not isinstance(outcome, Prediction)
             if as_json:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import grpc
 
 from protos import digits_pb2, digits_pb2_grpc
+from service.client_channel import PLAINTEXT, Access, channel_options
 from service.client_messages import (
     ClassifyError,
     ImageLike,
@@ -36,23 +36,32 @@ from service.client_messages import (
     stream_request,
 )
 
-__all__ = ["AsyncClient", "ClassifyError", "Client", "ImageLike", "ModelInfo", "Prediction", "Result"]
+__all__ = ["Access", "AsyncClient", "ClassifyError", "Client", "ImageLike", "ModelInfo", "Prediction", "Result"]
 
 
 class Client:
     """Blocking client; a context manager. Safe to use from several threads."""
 
-    def __init__(self, address: str = "127.0.0.1:8001", *, timeout_s: float = 10.0, max_attempts: int = 5):
+    def __init__(
+        self,
+        address: str = "127.0.0.1:8001",
+        *,
+        timeout_s: float = 10.0,
+        max_attempts: int = 5,
+        access: Access = PLAINTEXT,
+    ):
         """Connect when first used.
 
         Args:
             address: host:port, or any gRPC target such as "dns:///digits:8001".
             timeout_s: Deadline of each call, in seconds; of a stream, of each answer.
             max_attempts: Tries of a call that ends with UNAVAILABLE, 1 to 5; 1 never retries.
+            access: TLS, certificates and token, for a server that wants them.
         """
-        self._channel = grpc.insecure_channel(address, options=_channel_options(timeout_s, max_attempts))
+        self._channel = access.channel(address, channel_options(timeout_s, max_attempts))
         self._stub = digits_pb2_grpc.DigitClassifierStub(self._channel)
         self._timeout_s = timeout_s
+        self._metadata = access.metadata
 
     def __enter__(self) -> Client:
         return self
@@ -73,7 +82,7 @@ class Client:
             TypeError: The image is of no accepted type.
         """
         with _call_errors():
-            return prediction(self._stub.Classify(request(image)).prediction)
+            return prediction(self._stub.Classify(request(image), metadata=self._metadata).prediction)
 
     def classify_batch(self, images: Sequence[ImageLike]) -> list[Result]:
         """Classify images in one call; a bad one yields a ClassifyError in its place.
@@ -83,7 +92,7 @@ class Client:
             ValueError: 28x28 arrays and pictures are mixed.
         """
         with _call_errors():
-            return results(self._stub.ClassifyBatch(batch_request(images)))
+            return results(self._stub.ClassifyBatch(batch_request(images), metadata=self._metadata))
 
     def classify_stream(self, images: Iterable[ImageLike]) -> Generator[Result]:
         """Classify any number of images, in order, many at a time in flight.
@@ -108,7 +117,7 @@ class Client:
             while not ended.wait(self._timeout_s):
                 progress.cancel_if_silent(call)
 
-        call, ended = self._stub.ClassifyStream(requests()), threading.Event()
+        call, ended = self._stub.ClassifyStream(requests(), metadata=self._metadata), threading.Event()
         threading.Thread(target=watch, daemon=True).start()
         try:
             with _call_errors(progress):
@@ -128,17 +137,25 @@ class Client:
             ClassifyError: The server could not be reached.
         """
         with _call_errors():
-            return model_info(self._stub.GetModel(digits_pb2.GetModelRequest()))
+            return model_info(self._stub.GetModel(digits_pb2.GetModelRequest(), metadata=self._metadata))
 
 
 class AsyncClient:
     """The same as `Client`, for asyncio."""
 
-    def __init__(self, address: str = "127.0.0.1:8001", *, timeout_s: float = 10.0, max_attempts: int = 5):
+    def __init__(
+        self,
+        address: str = "127.0.0.1:8001",
+        *,
+        timeout_s: float = 10.0,
+        max_attempts: int = 5,
+        access: Access = PLAINTEXT,
+    ):
         """Connect when first used; the arguments are those of `Client`."""
-        self._channel = grpc.aio.insecure_channel(address, options=_channel_options(timeout_s, max_attempts))
+        self._channel = access.aio_channel(address, channel_options(timeout_s, max_attempts))
         self._stub = digits_pb2_grpc.DigitClassifierStub(self._channel)
         self._timeout_s = timeout_s
+        self._metadata = access.metadata
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -153,12 +170,12 @@ class AsyncClient:
     async def classify(self, image: ImageLike) -> Prediction:
         """As `Client.classify`."""
         with _call_errors():
-            return prediction((await self._stub.Classify(request(image))).prediction)
+            return prediction((await self._stub.Classify(request(image), metadata=self._metadata)).prediction)
 
     async def classify_batch(self, images: Sequence[ImageLike]) -> list[Result]:
         """As `Client.classify_batch`."""
         with _call_errors():
-            return results(await self._stub.ClassifyBatch(batch_request(images)))
+            return results(await self._stub.ClassifyBatch(batch_request(images), metadata=self._metadata))
 
     async def classify_stream(self, images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> AsyncGenerator[Result]:
         """As `Client.classify_stream`."""
@@ -177,7 +194,7 @@ class AsyncClient:
                 await asyncio.sleep(self._timeout_s)
                 progress.cancel_if_silent(call)
 
-        call = self._stub.ClassifyStream(requests())
+        call = self._stub.ClassifyStream(requests(), metadata=self._metadata)
         watching = asyncio.create_task(watch())
         try:
             with _call_errors(progress):
@@ -198,43 +215,7 @@ class AsyncClient:
     async def model(self) -> ModelInfo:
         """As `Client.model`."""
         with _call_errors():
-            return model_info(await self._stub.GetModel(digits_pb2.GetModelRequest()))
-
-
-def _channel_options(timeout_s: float, max_attempts: int) -> list[tuple[str, Any]]:
-    """Deadlines, retries and balancing as a gRPC service config (grpc.service_config.ServiceConfig)."""
-    # Classifying changes nothing, so that trying again is always safe.
-    retry: dict[str, Any] = {
-        "retryPolicy": {
-            "maxAttempts": max_attempts,
-            "initialBackoff": "0.2s",
-            "maxBackoff": "2s",
-            "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE"],
-        }
-    }
-    service = "digits.v1.DigitClassifier"
-    methods: list[dict[str, Any]] = [
-        {"name": [{"service": service}], "timeout": f"{timeout_s:.9f}s"},
-        # As long as the caller has images; `_StreamProgress` watches over its answers.
-        {"name": [{"service": service, "method": "ClassifyStream"}]},
-    ]
-    config = {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        # Whoever drains says so by its health, and gets no more calls.
-        "healthCheckConfig": {"serviceName": ""},
-        "methodConfig": [method | retry for method in methods] if max_attempts > 1 else methods,
-        # After fifty failures, retries stop until ten calls have succeeded for each further one (gRFC A6).
-        "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
-    }
-    return [
-        ("grpc.service_config", json.dumps(config)),
-        # gRPC's own second, then more, would let every attempt find the same broken connection.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2000),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
-    ]
+            return model_info(await self._stub.GetModel(digits_pb2.GetModelRequest(), metadata=self._metadata))
 
 
 async def _each(images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> AsyncIterator[ImageLike]:

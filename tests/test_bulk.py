@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.bulk import Shard, classify_into
+from service.client_channel import Access
 from service.errors import DigitserveError
 from tests.conftest import REPOSITORY
 from tests.server_process import COMMAND, ServerProcess, wait_until
@@ -33,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def classify(out: Path, folder: Path, server: ServerProcess, shard: Shard = ALL) -> int:
-    return classify_into(out, [str(folder)], server.grpc_address, timeout_s=10, shard=shard)
+    return classify_into(out, [str(folder)], server.grpc_address, Access(), timeout_s=10, shard=shard)
 
 
 def files_in(out: Path) -> list[str]:
@@ -102,10 +103,10 @@ def test_a_file_that_cannot_be_read_is_left_for_another_run(
 ) -> None:
     out, missing = tmp_path / "out.jsonl", folder / "missing.png"
     again = [str(folder / "000.png"), str(missing)]
-    assert classify_into(out, again, server.grpc_address, timeout_s=10, shard=ALL) == 1
+    assert classify_into(out, again, server.grpc_address, Access(), timeout_s=10, shard=ALL) == 1
     assert "missing.png: No such file" in capfd.readouterr().err
     shutil.copy(EXAMPLES[0], missing)
-    assert classify_into(out, again, server.grpc_address, timeout_s=10, shard=ALL) == 0
+    assert classify_into(out, again, server.grpc_address, Access(), timeout_s=10, shard=ALL) == 0
     assert files_in(out) == again
 
 
