@@ -132,7 +132,8 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 async def _serve_until_signalled(settings: Settings) -> None:
-    from service.server import running, until_signalled
+    from service.server import running
+    from service.signals import until_signalled
 
     serving = False
     signalled = asyncio.create_task(until_signalled(lambda: serving))

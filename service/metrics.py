@@ -187,6 +187,6 @@ class Metrics:
         """Show series that are counted elsewhere, asked for whenever the metrics are."""
         self._registry.register(_Elsewhere(series))
 
-    def exposition(self) -> bytes:
-        """All series in Prometheus' text format, of type `content_type`."""
+    async def exposition(self) -> bytes:
+        """All series in Prometheus' text format, of type `content_type`; asked for as those of many workers are."""
         return generate_latest(self._registry)

@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import os
-import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import grpc
 from aiohttp import web as aiohttp_web
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import digits_pb2, digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
-from service import digits, inference_calls, repository, triton_metrics, web
+from service import digits, inference_calls, ports, repository, triton_metrics, web
 from service.classifier import Classifier
 from service.decoding import Decoder
-from service.errors import PortUnavailable
 from service.images import ImageReader
 from service.inference import Inference
 from service.inference_calls import InferenceCalls
 from service.interceptors import CallInterceptor
 from service.loading import Loader
 from service.metrics import Metrics
+from service.operations import operations_app
+from service.readiness import Readiness
 from service.reflection import add_reflection
 from service.repository import Model, ModelFile
 from service.runtime import Session
@@ -38,10 +35,6 @@ from service.settings import Settings
 from service.trial import Trials
 from service.versions import Versions
 
-log = logging.getLogger(__name__)
-
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 # Health answers for the server as a whole ("") and for the services by name.
 HEALTH_NAMES = ("", digits.SERVICE, inference_calls.SERVICE)
 HANDOVER_S = 0.2
@@ -78,7 +71,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     if settings.triton_metrics == "on":
         metrics.show_also(lambda: triton_metrics.series(versions))
     classifier = Classifier(decoder, versions, max_batch_images=settings.max_batch_images, observer=metrics)
-    readiness = _Readiness(health.aio.HealthServicer(), metrics, versions)
+    readiness = Readiness(HEALTH_NAMES, metrics, has_model=lambda: bool(versions.loaded()))
     trials = Trials()
     loader = Loader(
         versions,
@@ -103,8 +96,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(decoder.close)
-        ops = _http(web.operations_app(metrics, readiness.is_ready), settings)
-        ops_port = await _open_http(stack, ops, settings.host, settings.ops_port, "--ops-port")
+        ops = _http(operations_app(metrics.exposition, metrics.content_type, readiness.is_ready), settings)
+        ops_port = await ports.open_http(stack, ops, settings.host, settings.ops_port, "--ops-port")
         server = _grpc_server(settings, [calls])
         await readiness.tell()
         _add_digits(server, settings, classifier, versions, calls.draining)
@@ -113,7 +106,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(oip, server)
         health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
         add_reflection(server, (digits_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR))
-        grpc_port = _listen(server, settings.host, settings.grpc_port)
+        grpc_port = ports.open_grpc(server, settings.host, settings.grpc_port)
         await server.start()
         stack.push_async_callback(server.stop, None)
         app = web.public_app(
@@ -124,7 +117,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             max_message_bytes=settings.max_message_bytes,
         )
         public = _http(app, settings)
-        http_port = await _open_http(stack, public, settings.host, settings.http_port, "--http-port")
+        http_port = await ports.open_http(stack, public, settings.host, settings.http_port, "--http-port")
 
         await stack.enter_async_context(versions)
         stack.push_async_callback(loader.close)
@@ -138,46 +131,6 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             watching = asyncio.create_task(loader.watch(settings.model_poll_s))
             stack.callback(watching.cancel)
         yield Running(grpc_port, http_port, ops_port, versions.find().model)
-
-
-async def until_signalled(is_serving: Callable[[], bool]) -> None:
-    """Wait for SIGTERM or SIGINT; a second one, or one before anything is served, ends the process at once."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-
-    def on_signal(signum: signal.Signals) -> None:
-        if stop.is_set() or not is_serving():
-            log.warning("%s: exiting at once", signum.name)
-            os._exit(128 + signum)
-        log.info("%s: draining; a second signal exits at once", signum.name)
-        stop.set()
-
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, on_signal, signum)
-    await stop.wait()
-
-
-class _Readiness:
-    """Whether calls are welcome, told alike by gRPC health, `/readyz` and the metric."""
-
-    def __init__(self, servicer: health.aio.HealthServicer, metrics: Metrics, versions: Versions):
-        self.servicer = servicer
-        self._metrics = metrics
-        self._versions = versions
-        self._is_open = False
-
-    def is_ready(self) -> bool:
-        return self._is_open and bool(self._versions.loaded())
-
-    async def open(self, is_open: bool) -> None:
-        self._is_open = is_open
-        await self.tell()
-
-    async def tell(self) -> None:
-        ready = self.is_ready()
-        self._metrics.serving(ready)
-        for name in HEALTH_NAMES:
-            await self.servicer.set(name, SERVING if ready else NOT_SERVING)
 
 
 def _load_model(settings: Settings, file: ModelFile, trials: Trials | None) -> Model:
@@ -217,13 +170,6 @@ def _add_digits(
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
 
 
-def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
-    try:
-        return server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-    except RuntimeError:
-        raise PortUnavailable(_port_text(host, port, "taken, or not allowed", "--grpc-port")) from None
-
-
 def _http(app: aiohttp_web.Application, settings: Settings) -> aiohttp_web.AppRunner:
     # A handler whose caller has gone is cancelled, and its image never run.
     return aiohttp_web.AppRunner(
@@ -231,27 +177,7 @@ def _http(app: aiohttp_web.Application, settings: Settings) -> aiohttp_web.AppRu
     )
 
 
-async def _open_http(
-    stack: contextlib.AsyncExitStack, runner: aiohttp_web.AppRunner, host: str, port: int, flag: str
-) -> int:
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    try:
-        await aiohttp_web.TCPSite(runner, host, port).start()
-    except socket.gaierror as error:
-        raise PortUnavailable(_port_text(host, port, str(error.strerror), flag)) from None
-    except OSError as error:
-        # asyncio's own text repeats the address.
-        raise PortUnavailable(_port_text(host, port, os.strerror(error.errno or 0), flag)) from None
-    actual: int = runner.addresses[0][1]
-    return actual
-
-
-def _port_text(host: str, port: int, reason: str, flag: str) -> str:
-    return f"cannot listen on {host} port {port}: {reason}; choose another with {flag}, or another address with --host"
-
-
-async def _drain(readiness: _Readiness, delay_s: float) -> None:
+async def _drain(readiness: Readiness, delay_s: float) -> None:
     await readiness.open(False)
     await asyncio.sleep(delay_s)
 

@@ -1,8 +1,7 @@
-"""The HTTP side: the operations port, and the public port: pictures, and the Open Inference Protocol."""
+"""The public HTTP port: pictures, and the Open Inference Protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -32,32 +31,6 @@ class Observer(Protocol):
 
     def http_answered(self, path: str, status: int) -> None:
         """A request for a path, as it is written in the routes, was answered with this status."""
-
-
-class Exposition(Protocol):
-    """Whoever can show the metrics."""
-
-    content_type: str
-
-    def exposition(self) -> bytes:
-        """All series in Prometheus' text format."""
-
-
-def operations_app(metrics: Exposition, is_ready: Callable[[], bool]) -> web.Application:
-    """`/metrics`, `/livez` (the event loop turns) and `/readyz` (calls are welcome)."""
-
-    async def show_metrics(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.exposition(), headers={"Content-Type": metrics.content_type})
-
-    async def livez(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def readyz(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if is_ready() else web.Response(status=503, text="not ready\n")
-
-    app = web.Application()
-    app.add_routes([web.get("/metrics", show_metrics), web.get("/livez", livez), web.get("/readyz", readyz)])
-    return app
 
 
 def public_app(

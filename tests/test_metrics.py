@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -12,7 +14,7 @@ def values(metrics: Metrics) -> dict[str, float]:
     """Samples by name and labels."""
     return {
         sample.name + "".join(f",{key}={value}" for key, value in sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(metrics.exposition().decode())
+        for family in text_string_to_metric_families(asyncio.run(metrics.exposition()).decode())
         for sample in family.samples
     }
 

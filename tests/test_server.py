@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
+from service import ports
 from service import server as server_module
 from service.batching import Floats, Images
 from service.errors import ModelUnusable, PortUnavailable
@@ -76,7 +77,7 @@ async def test_until_the_model_is_loaded_the_ports_answer_not_ready(monkeypatch:
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     go_on = asyncio.Event()
     loop = asyncio.get_running_loop()
-    real_load, real_listen = server_module._load_model, server_module._listen
+    real_load, real_listen = server_module._load_model, ports.open_grpc
 
     def listen(*args: object) -> int:
         found = real_listen(*args)  # type: ignore[arg-type]
@@ -87,7 +88,7 @@ async def test_until_the_model_is_loaded_the_ports_answer_not_ready(monkeypatch:
         asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(10)
         return real_load(settings, file, trials)
 
-    monkeypatch.setattr(server_module, "_listen", listen)
+    monkeypatch.setattr(ports, "open_grpc", listen)
     monkeypatch.setattr(server_module, "_load_model", load)
 
     async def start() -> None:

@@ -1,0 +1,56 @@
+"""Whether calls are welcome, told alike by gRPC health, `/readyz` and the metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from grpc_health.v1 import health, health_pb2
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Observer(Protocol):
+    """Whoever shows it."""
+
+    def serving(self, ready: bool) -> None:
+        """The server became ready, or stopped being so."""
+
+
+class Readiness:
+    """Calls are welcome while the server is open and a model is loaded.
+
+    Attributes:
+        servicer: Answers `grpc.health.v1.Health`.
+    """
+
+    def __init__(self, names: Sequence[str], observer: Observer, has_model: Callable[[], bool]):
+        """Begin as not ready.
+
+        Args:
+            names: Services that health answers for; "" is the server as a whole.
+            observer: Told of every change.
+            has_model: Whether a model is loaded.
+        """
+        self.servicer = health.aio.HealthServicer()
+        self._names = names
+        self._observer = observer
+        self._has_model = has_model
+        self._is_open = False
+
+    def is_ready(self) -> bool:
+        """Whether calls are welcome."""
+        return self._is_open and self._has_model()
+
+    async def open(self, is_open: bool) -> None:
+        """Begin to welcome calls, or end it."""
+        self._is_open = is_open
+        await self.tell()
+
+    async def tell(self) -> None:
+        """Say how it stands; to be called when models were loaded or unloaded."""
+        ready = self.is_ready()
+        self._observer.serving(ready)
+        for name in self._names:
+            await self.servicer.set(name, SERVING if ready else NOT_SERVING)
