@@ -8,11 +8,10 @@ gets an opaque id, the log gets the traceback under that id.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -28,18 +27,28 @@ UNARY, BIDI_STREAM = "unary", "bidi_stream"
 HEALTH = "grpc.health.v1.Health"
 
 
-class Observer(Protocol):
-    """Whoever counts calls."""
+class MethodObserver(Protocol):
+    """Whoever counts the calls of one method."""
 
-    def call_started(self, kind: str, service: str, method: str) -> None:
-        """A call arrived; `kind` is "unary" or "bidi_stream"."""
+    def started(self) -> None:
+        """A call arrived."""
 
-    def call_ended(self, kind: str, service: str, method: str, code: str, seconds: float) -> None:
+    def ended(self, code: str, seconds: float) -> None:
         """A call ended with the status named `code`."""
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the unary and the bidirectional calls of the server.
+class Observer(Protocol):
+    """Whoever counts calls."""
+
+    def calls_of(self, kind: str, service: str, method: str) -> MethodObserver:
+        """Who is to be told of the calls of a method; `kind` is "unary" or "bidi_stream"."""
+
+
+class CallInterceptor:
+    """Wraps the unary and the bidirectional calls of a server.
+
+    They are wrapped once, when they are added: gRPC's own interceptors are asked
+    anew for every call, which costs more than all that is done around it.
 
     Attributes:
         idle: Set while none of them is in progress.
@@ -61,25 +70,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self.idle.set()
         self.draining = asyncio.Event()
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """Give the handler of a call, wrapped; unknown methods stay gRPC's business."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
-        _, service, method = handler_call_details.method.split("/")
+    def before(self, server: grpc.aio.Server) -> grpc.aio.Server:
+        """What services are to be added to in the place of a server, so that it gets their calls wrapped."""
+        # Generated code calls the two methods it has, and no others.
+        return cast(grpc.aio.Server, _Wrapping(server, self.wrap))
+
+    def wrap(self, service: str, method: str, handler: Handler) -> Handler:
+        """The handler of a method with what happens around every call; unknown methods stay gRPC's business."""
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
-                self._unary(handler.unary_unary, service, method),
+                self._counted(handler.unary_unary, UNARY, service, method),
                 request_deserializer=self._reader(handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             )
         if inspect.iscoroutinefunction(handler.stream_stream):
             return grpc.stream_stream_rpc_method_handler(
-                self._stream(handler.stream_stream, service, method),
+                # Messages that cannot be read reach the handler as errors: a bad one need not end a stream.
+                self._counted(handler.stream_stream, BIDI_STREAM, service, method),
                 request_deserializer=self._reader(handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             )
@@ -104,36 +111,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return read
 
-    def _unary(self, handle: Any, service: str, method: str) -> Any:
+    def _counted(self, handle: Any, kind: str, service: str, method: str) -> Any:
+        """What happens around every call of a method."""
+        observer = self._observer.calls_of(kind, service, method)
+        is_health = service == HEALTH
+
         async def call(request: Any, context: Context) -> Any:
-            async with self._around(context, UNARY, service, method):
+            began, code = time.monotonic(), "CANCELLED"
+            self._in_progress += 1
+            self.idle.clear()
+            observer.started()
+            try:
+                if self.draining.is_set() and not is_health:
+                    raise NotReady("the server is shutting down; another one may answer")
                 if isinstance(request, CallError):
                     raise request
-                return await handle(request, context)
-
-        return call
-
-    def _stream(self, handle: Any, service: str, method: str) -> Any:
-        # Requests that cannot be read reach the handler as errors: one bad message need not end a stream.
-        async def call(requests: AsyncIterator[Any], context: Context) -> None:
-            async with self._around(context, BIDI_STREAM, service, method):
-                await handle(requests, context)
-
-        return call
-
-    @contextlib.asynccontextmanager
-    async def _around(self, context: Context, kind: str, service: str, method: str) -> AsyncIterator[None]:
-        """What happens around every call."""
-        began, code = time.monotonic(), "CANCELLED"
-        self._in_progress += 1
-        self.idle.clear()
-        self._observer.call_started(kind, service, method)
-        try:
-            try:
-                if self.draining.is_set() and service != HEALTH:
-                    raise NotReady("the server is shutting down; another one may answer")
-                yield
+                answer = await handle(request, context)
                 code = "OK"
+                return answer
             except grpc.aio.AbortError:
                 # Only gRPC's own health service aborts by itself: for a service it does not know.
                 code = "NOT_FOUND"
@@ -141,15 +136,35 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             except Exception as error:
                 code, text = _status(error)
                 await context.abort(grpc.StatusCode[code], text)
-        finally:
-            # gRPC cancels the handler when the caller leaves and when its deadline passes, without saying which.
-            remaining = context.time_remaining()
-            if code == "CANCELLED" and remaining is not None and remaining <= 0:
-                code = "DEADLINE_EXCEEDED"
-            self._observer.call_ended(kind, service, method, code, time.monotonic() - began)
-            self._in_progress -= 1
-            if not self._in_progress:
-                self.idle.set()
+            finally:
+                # gRPC cancels the handler when the caller leaves and when its deadline passes, without saying which.
+                if code == "CANCELLED" and _is_over(context):
+                    code = "DEADLINE_EXCEEDED"
+                observer.ended(code, time.monotonic() - began)
+                self._in_progress -= 1
+                if not self._in_progress:
+                    self.idle.set()
+
+        return call
+
+
+class _Wrapping:
+    def __init__(self, server: grpc.aio.Server, wrap: Callable[[str, str, Handler], Handler]):
+        self._server = server
+        self._wrap = wrap
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Nothing: the same calls are added once more, by their names."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
+        wrapped = {method: self._wrap(service, method, handler) for method, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
+        self._server.add_registered_method_handlers(service, wrapped)
+
+
+def _is_over(context: Context) -> bool:
+    remaining = context.time_remaining()
+    return remaining is not None and remaining <= 0
 
 
 def _status(error: Exception) -> tuple[str, str]:

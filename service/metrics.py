@@ -48,6 +48,27 @@ class _Elsewhere(Collector):
             yield family
 
 
+class MethodCalls:
+    """The series of one method. To look them up by their labels for every call would cost as much as to count."""
+
+    def __init__(self, started: Counter, handled: Counter, handling: Histogram, labels: tuple[str, str, str]):
+        self._started, self._handling = started.labels(*labels), handling.labels(*labels)
+        self._all_handled, self._labels = handled, labels
+        self._handled: dict[str, Counter] = {}
+
+    def started(self) -> None:
+        """A call arrived."""
+        self._started.inc()
+
+    def ended(self, code: str, seconds: float) -> None:
+        """A call ended with the status named `code`."""
+        handled = self._handled.get(code)
+        if handled is None:
+            handled = self._handled[code] = self._all_handled.labels(*self._labels, code)
+        handled.inc()
+        self._handling.observe(seconds)
+
+
 class Metrics:
     """The series, as methods named after what happened."""
 
@@ -125,14 +146,9 @@ class Metrics:
             "digitserve_provider", "ONNX Runtime execution providers, asked for and got.", registry=registry
         )
 
-    def call_started(self, kind: str, service: str, method: str) -> None:
-        """A call arrived; `kind` is "unary" or "bidi_stream"."""
-        self._started.labels(kind, service, method).inc()
-
-    def call_ended(self, kind: str, service: str, method: str, code: str, seconds: float) -> None:
-        """A call ended with the status named `code`."""
-        self._handled.labels(kind, service, method, code).inc()
-        self._handling.labels(kind, service, method).observe(seconds)
+    def calls_of(self, kind: str, service: str, method: str) -> MethodCalls:
+        """The series of one method; `kind` is "unary" or "bidi_stream"."""
+        return MethodCalls(self._started, self._handled, self._handling, (kind, service, method))
 
     def queue_changed(self, images: int) -> None:
         """This many more images wait for the model, or fewer."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -98,13 +98,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         stack.callback(decoder.close)
         ops = _http(operations_app(metrics.exposition, metrics.content_type, readiness.is_ready), settings)
         ops_port = await ports.open_http(stack, ops, settings.host, settings.ops_port, "--ops-port")
-        server = _grpc_server(settings, [calls])
+        server = _grpc_server(settings)
+        counted = calls.before(server)
         await readiness.tell()
-        _add_digits(server, settings, classifier, versions, calls.draining)
+        _add_digits(counted, settings, classifier, versions, calls.draining)
         window = settings.stream_window_images
         oip = InferenceCalls(inference, stream_window=window, draining=calls.draining)
-        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(oip, server)
-        health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(oip, counted)
+        health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, counted)
         add_reflection(server, (digits_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR))
         grpc_port = ports.open_grpc(server, settings.host, settings.grpc_port)
         await server.start()
@@ -143,7 +144,7 @@ def _load_model(settings: Settings, file: ModelFile, trials: Trials | None) -> M
     return repository.load(file, make_session)
 
 
-def _grpc_server(settings: Settings, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
+def _grpc_server(settings: Settings) -> grpc.aio.Server:
     """The transport; nothing else of the service knows which one it is."""
     options = [
         # Without it a second server on the same port would silently share the calls.
@@ -152,7 +153,7 @@ def _grpc_server(settings: Settings, interceptors: Sequence[grpc.aio.ServerInter
         ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
     ]
-    return grpc.aio.server(interceptors=interceptors, options=options)
+    return grpc.aio.server(options=options)
 
 
 def _add_digits(

@@ -21,8 +21,9 @@ def values(metrics: Metrics) -> dict[str, float]:
 
 def test_calls_are_counted_by_method_and_code_and_timed() -> None:
     metrics = Metrics()
-    metrics.call_started("unary", "digits.v1.DigitClassifier", "Classify")
-    metrics.call_ended("unary", "digits.v1.DigitClassifier", "Classify", "OK", 0.003)
+    calls = metrics.calls_of("unary", "digits.v1.DigitClassifier", "Classify")
+    calls.started()
+    calls.ended("OK", 0.003)
     found = values(metrics)
     call = ",grpc_method=Classify,grpc_service=digits.v1.DigitClassifier,grpc_type=unary"
     assert found[f"grpc_server_started_total{call}"] == 1
