@@ -12,10 +12,11 @@ COMMIT = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 SERVE := .venv-serve
 DEV := .venv
 PROTOS := .venv-protos
+IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 PIP := -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format protos model bench image e2e requirements clean
+.PHONY: help setup run test test-slow lint format protos model bench image e2e requirements clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,8 +26,11 @@ run: $(SERVE)/ready  ## install the CPU server and start it (ARGS="--grpc-port 9
 
 setup: $(DEV)/ready  ## install what tests, training and development need
 
-test: $(DEV)/ready  ## run the tests, with coverage (ARGS="--no-cov -k batch" to pick)
-	$(DEV)/bin/python -m pytest --cov --cov-report=term $(ARGS)
+test: $(DEV)/ready  ## run the tests, with coverage (ARGS="--no-cov -n 0 -k batch" to pick)
+	$(DEV)/bin/python -m pytest $(IN_PARALLEL) -m "not slow" --cov --cov-report=term $(ARGS)
+
+test-slow: $(DEV)/ready  ## run the tests that take long
+	$(DEV)/bin/python -m pytest $(IN_PARALLEL) -m slow $(ARGS)
 
 lint: $(DEV)/ready $(PROTOS)/ready  ## style, types, and whether the generated code is what protoc makes
 	$(DEV)/bin/ruff check .
@@ -69,7 +73,7 @@ requirements: $(DEV)/ready  ## pin the newest versions that pyproject.toml admit
 	$(DEV)/bin/python requirements/compile.py
 
 clean:  ## remove the virtual environments and everything built
-	rm -rf $(SERVE) $(DEV) $(PROTOS) .venv-clients .venv-perf_analyzer .venv-node build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE) $(DEV) $(PROTOS) .venv-clients .venv-perf_analyzer .venv-node .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Each environment is made anew when what it is made from changes.
 $(SERVE)/ready: requirements/serve-cpu.txt pyproject.toml

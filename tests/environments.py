@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,9 @@ def environment(name: str) -> Path:
     requirements = REPOSITORY / "requirements" / f"{name}.txt"
     folder = REPOSITORY / f".venv-{name}"
     ready = folder / "ready"
-    if not ready.exists() or ready.read_text() != requirements.read_text():
+    with _alone(folder):
+        if ready.exists() and ready.read_text() == requirements.read_text():
+            return folder / "bin"
         install: list[str | Path] = [
             "-m",
             "pip",
@@ -47,7 +52,9 @@ def node_environment() -> Path:
     wanted = (REPOSITORY / "requirements" / "node" / "package.json").read_text()
     folder = REPOSITORY / ".venv-node"
     ready = folder / "ready"
-    if not ready.exists() or ready.read_text() != wanted:
+    with _alone(folder):
+        if ready.exists() and ready.read_text() == wanted:
+            return folder / "node_modules"
         folder.mkdir(exist_ok=True)
         (folder / "package.json").write_text(wanted)
         install = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
@@ -56,3 +63,11 @@ def node_environment() -> Path:
             pytest.skip(f"{folder.name} cannot be made: {done.stderr.strip()[-200:]}")
         ready.write_text(wanted)
     return folder / "node_modules"
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else makes this folder meanwhile: tests run in several processes."""
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -29,6 +29,7 @@ def test_the_client_works_unchanged(server: ServerProcess, clients: Path, name: 
     assert "check_" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_fuzzer_finds_the_http_side_as_it_is_described(clients: Path, tmp_path: Path) -> None:
     """Schemathesis; a schema cannot say that a shape fits its data, so what it takes to be valid may be refused."""
     with ServerProcess("--model-control", "explicit") as server:

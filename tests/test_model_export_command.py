@@ -47,6 +47,7 @@ def test_training_and_export_need_no_test_images(folder: Path, tmp_path: Path) -
     assert (tmp_path / "model.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_reached_and_resuming_ends_the_same(folder: Path, tmp_path: Path) -> None:
     def command(out: str, *more: str) -> list[str]:
         data = ("--data-dir", str(folder), "--out", str(tmp_path / out))

@@ -153,6 +153,7 @@ def test_other_scores_are_shown_for_every_kind(published: Path) -> None:
     assert names == ["largest probability", "energy", "distance to class means", "digit score"]
 
 
+@pytest.mark.slow
 def test_baselines_are_trained_on_request_and_shown_for_their_own_network_only(
     models: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
