@@ -40,6 +40,13 @@ class Observer(Protocol):
         """The model ran once, on groups of images that had waited this long."""
 
 
+class Account(Protocol):
+    """Whoever counts the runs of some of the groups, as others do of others."""
+
+    def ran(self, images: int, seconds: float) -> None:
+        """One run held this many of their images."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What the model said about a group of images, and where the time went.
@@ -64,6 +71,7 @@ class _Group:
     images: Images
     deadline: float | None
     submitted: float
+    account: Account | None
     future: asyncio.Future[Outcome]
     queue: deque[_Group]
     taken: int = 0
@@ -130,7 +138,9 @@ class Batcher:
         """Groups that have images in the queue."""
         return sum(map(len, self._queues))
 
-    async def submit(self, images: Images, deadline: float | None = None, priority: int = 0) -> Outcome:
+    async def submit(
+        self, images: Images, deadline: float | None = None, priority: int = 0, account: Account | None = None
+    ) -> Outcome:
         """Have images classified together with whatever else is waiting.
 
         Args:
@@ -138,6 +148,7 @@ class Batcher:
             deadline: `time.monotonic()` after which the answer is useless.
             priority: 1 to `PRIORITY_LEVELS`; anything else is the ordinary one. What waits with a lower
                 number runs first.
+            account: Told, besides the observer, of the runs that hold images submitted with it.
 
         Raises:
             QueueFull: There is no room for N more images; nothing was queued.
@@ -153,7 +164,7 @@ class Batcher:
             )
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         queue = self._queues[(priority if 1 <= priority <= PRIORITY_LEVELS else ORDINARY_PRIORITY) - 1]
-        group = _Group(images, deadline, time.monotonic(), future, queue)
+        group = _Group(images, deadline, time.monotonic(), account, future, queue)
         queue.append(group)
         self._count(len(images))
         self._arrived.set()
@@ -224,6 +235,8 @@ class Batcher:
             seconds = time.monotonic() - began
             first_parts = [group for group, part in batch if group.taken == len(part)]
             self._observer.model_ran(len(images), seconds, [group.queue_seconds for group in first_parts])
+            for account, held in _by_account(batch).items():
+                account.ran(held, seconds)
         # A failed run fails its own groups, whatever the reason, and no others.
         except BaseException as error:
             fault = error if isinstance(error, Exception) else RuntimeError("the run of the model was broken off")
@@ -251,6 +264,15 @@ class Batcher:
     def _count(self, change: int) -> None:
         self._queued_images += change
         self._observer.queue_changed(change)
+
+
+def _by_account(batch: Sequence[tuple[_Group, Images]]) -> dict[Account, int]:
+    """How many images of a run belong to each account."""
+    images: dict[Account, int] = {}
+    for group, part in batch:
+        if group.account is not None:
+            images[group.account] = images.get(group.account, 0) + len(part)
+    return images
 
 
 def _finish(group: _Group) -> None:

@@ -19,6 +19,7 @@ from service.convention import SIDE
 from service.decoding import Decoder
 from service.errors import InvalidImage, InvalidRequest
 from service.images import Pixels
+from service.statistics import Requests
 from service.versions import Version, Versions
 
 PIXELS = SIDE * SIDE
@@ -120,18 +121,18 @@ class Classifier:
             CallError: As for `infer` and `infer_files`.
         """
         if format is Format.RAW_28X28:
-            self._versions.find()
-            self._check_count(len(images))
+            requests = self._versions.find().statistics.pixels
+            self._check_count(len(images), requests)
             decode_seconds, pixels = 0.0, [_raw(image) for image in images]
             good = _stack(pixels)
+            if good is None:
+                requests.fail.add(0.0)
             inferred = None if good is None else await self.infer(good, deadline)
         else:
             decode_seconds, pixels, inferred = await self.infer_files(images, deadline)
         if inferred is None:
-            version = self._versions.find().model.version
-            return Answer(
-                [each for each in pixels if isinstance(each, InvalidImage)], version, decode_seconds, 0.0, 0.0
-            )
+            bad = [each for each in pixels if isinstance(each, InvalidImage)]
+            return Answer([*bad], self._versions.find().model.version, decode_seconds, 0.0, 0.0)
         outcome = inferred.outcome
         predictions = map(
             _prediction,
@@ -149,7 +150,13 @@ class Classifier:
         )
 
     async def infer(
-        self, images: Images, deadline: float | None = None, *, version: str = "", priority: int = 0
+        self,
+        images: Images,
+        deadline: float | None = None,
+        *,
+        version: str = "",
+        priority: int = 0,
+        of_files: bool = False,
     ) -> Inferred:
         """Run the model on pixels.
 
@@ -158,6 +165,7 @@ class Classifier:
             deadline: `time.monotonic()` after which the answer is useless.
             version: Of the model; "" for the newest.
             priority: As for `Batcher.submit`.
+            of_files: They were read from image files, and the run counts for those as well.
 
         Raises:
             InvalidRequest: There are no images, or too many.
@@ -168,12 +176,14 @@ class Classifier:
         """
         began = time.monotonic()
         found = self._versions.find(version)
-        self._check_count(len(images))
         requests = found.statistics.pixels
+        self._check_count(len(images), requests)
+        account = found.statistics.files if of_files else None
         submitted = time.monotonic()
         try:
-            outcome = await found.batcher.submit(images, deadline, priority)
-        except Exception:
+            outcome = await found.batcher.submit(images, deadline, priority, account)
+        # Also where the caller left.
+        except BaseException:
             requests.fail.add(time.monotonic() - began)
             raise
         answered = time.monotonic()
@@ -218,7 +228,7 @@ class Classifier:
         """
         began = time.monotonic()
         requests = self._versions.find(version).statistics.files
-        self._check_count(len(files))
+        self._check_count(len(files), requests)
         inferred = None
         try:
             pixels = await self._decoder.read(files, deadline)
@@ -227,8 +237,8 @@ class Classifier:
                 _check_all(pixels)
             good = _stack(pixels)
             if good is not None:
-                inferred = await self.infer(good, deadline, version=version, priority=priority)
-        except Exception:
+                inferred = await self.infer(good, deadline, version=version, priority=priority, of_files=True)
+        except BaseException:
             requests.fail.add(time.monotonic() - began)
             raise
         total = time.monotonic() - began
@@ -237,18 +247,16 @@ class Classifier:
         else:
             requests = inferred.version.statistics.files
             queue, infer = inferred.outcome.queue_seconds, inferred.outcome.model_seconds
-            images = len(inferred.digits)
-            requests.ran(images, infer)
-            requests.answered(images, input=decode_seconds, queue=queue, infer=infer, output=0.0, total=total)
+            requests.answered(len(inferred.digits), input=decode_seconds, queue=queue, infer=infer, total=total)
         return decode_seconds, pixels, inferred
 
-    def _check_count(self, images: int) -> None:
+    def _check_count(self, images: int, requests: Requests) -> None:
+        if 0 < images <= (limit := self._max_batch_images):
+            return
+        requests.fail.add(0.0)
         if not images:
-            raise InvalidRequest(f"the request holds no image; send 1 to {self._max_batch_images}")
-        if images > self._max_batch_images:
-            raise InvalidRequest(
-                f"the request holds {images} images, the limit is {self._max_batch_images} (--max-batch-images)"
-            )
+            raise InvalidRequest(f"the request holds no image; send 1 to {limit}")
+        raise InvalidRequest(f"the request holds {images} images, the limit is {limit} (--max-batch-images)")
 
     def _judge(self, images: Images, outcome: Outcome, digits: list[int], reject_threshold: float) -> list[str]:
         """Why each image's answer should not be trusted, or ""; the observer is told."""

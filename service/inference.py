@@ -11,8 +11,9 @@ from typing import cast
 
 from protos import grpc_service_pb2 as pb
 from service import model_config, tensors
+from service.batching import Images
 from service.classifier import Classifier, Inferred
-from service.errors import DeadlinePassed, InvalidRequest, NotFound, NotImplementedYet, NotReady
+from service.errors import CallError, DeadlinePassed, InvalidRequest, NotFound, NotImplementedYet, NotReady
 from service.loading import Loader
 from service.model_config import DOORS, FILES_DOOR, Door
 from service.versions import Versions
@@ -192,31 +193,39 @@ class Inference:
             CallError: It cannot be answered; the text says why.
         """
         door = _door(request.model_name)
-        self._versions.find(request.model_version)
-        wanted = _wanted(request, door) if request.outputs else DEFAULT_OUTPUTS
+        found = self._versions.find(request.model_version)
         priority, timeout_us = 0, 0
-        if request.parameters:
-            priority = tensors.whole_number(request.parameters, "priority")
-            timeout_us = tensors.whole_number(request.parameters, "timeout")
+        try:
+            given = self._read(request, door)
+            wanted = _wanted(request, door) if request.outputs else DEFAULT_OUTPUTS
+            if request.parameters:
+                priority = tensors.whole_number(request.parameters, "priority")
+                timeout_us = tensors.whole_number(request.parameters, "timeout")
+        except CallError:
+            # What comes after this, the classifier counts.
+            model_config.requests(door, found).fail.add(0.0)
+            raise
         try:
             # Not as a deadline for the queue: behind callers of a higher priority it would be noticed late.
             async with asyncio.timeout(timeout_us / 1e6 if timeout_us > 0 else None):
-                inferred = await self._run(request, door, deadline, priority)
+                inferred = await self._run(given, request.model_version, deadline, priority)
         except TimeoutError:
             raise DeadlinePassed(f"the deadline passed: the request gives itself {timeout_us} us") from None
         return _response(request, wanted, inferred)
 
-    async def _run(self, request: pb.ModelInferRequest, door: Door, deadline: float | None, priority: int) -> Inferred:
-        version = request.model_version
-        if door is FILES_DOOR:
-            files = tensors.read_files(request, self._max_batch_images)
+    def _read(self, request: pb.ModelInferRequest, door: Door) -> Images | list[bytes]:
+        """The pixels or the files of a request."""
+        read = tensors.read_files if door is FILES_DOOR else tensors.read_pixels
+        return read(request, self._max_batch_images)
+
+    async def _run(self, given: Images | list[bytes], version: str, deadline: float | None, priority: int) -> Inferred:
+        if isinstance(given, list):
             _, _, inferred = await self._classifier.infer_files(
-                files, deadline, version=version, priority=priority, needs_all=True
+                given, deadline, version=version, priority=priority, needs_all=True
             )
             # None only where some images may be unreadable.
             return cast(Inferred, inferred)
-        pixels = tensors.read_pixels(request, self._max_batch_images)
-        return await self._classifier.infer(pixels, deadline, version=version, priority=priority)
+        return await self._classifier.infer(given, deadline, version=version, priority=priority)
 
 
 def _door(name: str) -> Door:

@@ -66,14 +66,18 @@ class InferenceCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
                 if isinstance(request, CallError):
                     raise request
                 response = await self._inference.infer(request, deadline)
+                answered = pb.ModelStreamInferResponse(infer_response=response)
             except CallError as error:
                 if ends_on_error:
                     raise
-                named = pb.ModelInferResponse(id="" if isinstance(request, CallError) else request.id)
-                return pb.ModelStreamInferResponse(error_message=str(error), infer_response=named)
+                answered = pb.ModelStreamInferResponse(error_message=str(error))
+                if isinstance(request, CallError):
+                    return answered
+                # Which request failed.
+                answered.infer_response.id = request.id
             if request.parameters["triton_enable_empty_final_response"].bool_param:
-                response.parameters["triton_final_response"].bool_param = True
-            return pb.ModelStreamInferResponse(infer_response=response)
+                answered.infer_response.parameters["triton_final_response"].bool_param = True
+            return answered
 
         await answer_in_order(requests, answer, context.write, window=self._stream_window, draining=self._draining)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from protos import grpc_service_pb2 as pb
 from service.batching import ORDINARY_PRIORITY, PRIORITY_LEVELS
 from service.repository import Model
-from service.statistics import Duration
+from service.statistics import Duration, Requests
 from service.versions import Version
 
 # Datatype and shape of one image.
@@ -106,26 +106,31 @@ def config(door: Door, model: Model, *, policy: str, max_batch_images: int, max_
     )
 
 
+def requests(door: Door, version: Version) -> Requests:
+    """The account of what a version of a model did."""
+    return version.statistics.files if door is FILES_DOOR else version.statistics.pixels
+
+
 def statistics(door: Door, version: Version) -> pb.ModelStatistics:
     """What a version of a model did since it was loaded."""
-    requests = version.statistics.files if door is FILES_DOOR else version.statistics.pixels
+    of = requests(door, version)
     return pb.ModelStatistics(
         name=door.name,
         version=version.model.version,
-        last_inference=int(requests.last * 1000),
-        inference_count=requests.images,
-        execution_count=requests.executions,
+        last_inference=int(of.last * 1000),
+        inference_count=of.images,
+        execution_count=of.executions,
         inference_stats=pb.InferStatistics(
-            success=_duration(requests.success),
-            fail=_duration(requests.fail),
-            queue=_duration(requests.queue),
-            compute_input=_duration(requests.input),
-            compute_infer=_duration(requests.infer),
-            compute_output=_duration(requests.output),
+            success=_duration(of.success),
+            fail=_duration(of.fail),
+            queue=_duration(of.queue),
+            compute_input=_duration(of.input),
+            compute_infer=_duration(of.infer),
+            compute_output=_duration(of.output),
         ),
         batch_stats=[
             pb.InferBatchStatistics(batch_size=images, compute_infer=_duration(duration))
-            for images, duration in sorted(requests.batches.items())
+            for images, duration in sorted(of.batches.items())
         ],
     )
 

@@ -27,21 +27,21 @@ class Duration:
         self.seconds += seconds
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Requests:
     """Requests of one kind.
 
     Attributes:
         images: Images answered.
-        executions: Runs that answered them.
+        executions: Runs that held some of them.
         last: When the last request was answered, in seconds since 1970; 0 if none was.
         success: Requests answered.
-        fail: Requests that could not be answered.
+        fail: Requests that were refused, failed, or whose callers left.
         queue: Their waiting for the model.
         input: What was done before that.
         infer: The runs that held their images.
         output: What was done after that.
-        batches: Runs by their number of images.
+        batches: Runs by how many of them they held.
     """
 
     images: int = 0
@@ -55,7 +55,9 @@ class Requests:
     output: Duration = field(default_factory=Duration)
     batches: dict[int, Duration] = field(default_factory=dict)
 
-    def answered(self, images: int, *, input: float, queue: float, infer: float, output: float, total: float) -> None:
+    def answered(
+        self, images: int, *, input: float, queue: float, infer: float, output: float = 0.0, total: float
+    ) -> None:
         """A request was answered; `total` is at least the sum of the phases."""
         self.images += images
         self.last = time.time()
@@ -66,7 +68,7 @@ class Requests:
         self.output.add(output)
 
     def ran(self, images: int, seconds: float) -> None:
-        """One run answered this many images."""
+        """One run held this many images of these requests."""
         self.executions += 1
         self.batches.setdefault(images, Duration()).add(seconds)
 
@@ -75,8 +77,8 @@ class Statistics:
     """Of one version: stands between its batcher and whoever watches all of them.
 
     Attributes:
-        pixels: Requests for the model `digits`, and their runs.
-        files: Requests for the model `digits_image`, each of which is one run of it.
+        pixels: All requests, once there are pixels, and all runs.
+        files: Requests that bring image files, and the runs that held images of theirs.
     """
 
     def __init__(self, observer: batching.Observer):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from protos import digits_pb2_grpc
+from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from service.client import Client
 from tests.mnist_files import find_mnist, small_digits
 from tests.server_process import ServerProcess
@@ -42,6 +43,12 @@ def client(server: ServerProcess) -> Iterator[Client]:
 def stub(server: ServerProcess) -> Iterator[digits_pb2_grpc.DigitClassifierStub]:
     with grpc.insecure_channel(server.grpc_address) as channel:
         yield digits_pb2_grpc.DigitClassifierStub(channel)
+
+
+@pytest.fixture(scope="session")
+def oip(server: ServerProcess) -> Iterator[GRPCInferenceServiceStub]:
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        yield GRPCInferenceServiceStub(channel)
 
 
 @pytest.fixture(scope="session")

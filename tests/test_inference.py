@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -17,17 +15,10 @@ from protos import grpc_service_pb2 as pb
 from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from service.tensors import join_bytes, split_bytes
 from tests.pictures import Pixels, encode, on_paper
-from tests.server_process import ServerProcess
 
 Digits = tuple[Pixels, Pixels]
 Input = pb.ModelInferRequest.InferInputTensor
 Output = pb.ModelInferRequest.InferRequestedOutputTensor
-
-
-@pytest.fixture(scope="module")
-def oip(server: ServerProcess) -> Iterator[GRPCInferenceServiceStub]:
-    with grpc.insecure_channel(server.grpc_address) as channel:
-        yield GRPCInferenceServiceStub(channel)
 
 
 def pixels(images: npt.NDArray[Any], **fields: object) -> pb.ModelInferRequest:
@@ -197,11 +188,13 @@ def test_a_stream_is_answered_in_order_and_survives_errors(oip: GRPCInferenceSer
     bad.inputs[0].shape[0] = 2
     last = pixels(digits[0][1:3], id="last")
     last.parameters["triton_enable_empty_final_response"].bool_param = True
-    answers = list(oip.ModelStreamInfer(iter([good, bad, good, last])))
-    assert [answer.infer_response.id for answer in answers] == ["good", "bad", "good", "last"]
+    wrong = pb.ModelInferRequest(model_name="x", id="wrong", parameters=last.parameters)
+    answers = list(oip.ModelStreamInfer(iter([good, bad, good, last, wrong])))
+    assert [answer.infer_response.id for answer in answers] == ["good", "bad", "good", "last", "wrong"]
     assert "its shape [2,1,28,28] needs 1568" in answers[1].error_message
-    assert [bool(answer.error_message) for answer in answers] == [False, True, False, False]
-    assert answers[3].infer_response.parameters["triton_final_response"].bool_param
+    assert [bool(answer.error_message) for answer in answers] == [False, True, False, False, True]
+    for answer in answers[3:]:
+        assert answer.infer_response.parameters["triton_final_response"].bool_param
     assert not answers[0].infer_response.parameters
     assert output(answers[3].infer_response, "probabilities").shape == (2, 10)
 
@@ -228,44 +221,6 @@ def test_the_config_says_how_the_model_is_run(oip: GRPCInferenceServiceStub) -> 
     ]
     assert config.parameters["providers_got"].string_value == "CPUExecutionProvider"
     assert len(config.parameters["sha256"].string_value) == 64
-
-
-def statistics(oip: GRPCInferenceServiceStub, name: str) -> pb.ModelStatistics:
-    (found,) = oip.ModelStatistics(pb.ModelStatisticsRequest(name=name)).model_stats
-    assert (found.name, found.version) == (name, "1")
-    return found
-
-
-def test_the_statistics_tell_what_was_inferred(oip: GRPCInferenceServiceStub, digits: Digits) -> None:
-    pixels_before, files_before = statistics(oip, "digits"), statistics(oip, "digits_image")
-    oip.ModelInfer(pixels(digits[0][:70]))
-    oip.ModelInfer(files(encode(digits[0][0])))
-    refused(oip.ModelInfer, files(encode(digits[0][0]), b"no image"))
-    pixels_after, files_after = statistics(oip, "digits"), statistics(oip, "digits_image")
-    assert pixels_after.inference_count == pixels_before.inference_count + 71
-    assert pixels_after.execution_count == pixels_before.execution_count + 4
-    assert files_after.inference_count == files_before.inference_count + 1
-    assert files_after.inference_stats.fail.count == files_before.inference_stats.fail.count + 1
-    assert pixels_after.last_inference >= files_before.last_inference
-    for before, after, requests in ((pixels_before, pixels_after, 2), (files_before, files_after, 1)):
-        spent = {
-            name: getattr(after.inference_stats, name).ns - getattr(before.inference_stats, name).ns
-            for name in ("success", "queue", "compute_input", "compute_infer", "compute_output")
-        }
-        for name in spent:
-            counts = getattr(after.inference_stats, name).count - getattr(before.inference_stats, name).count
-            assert counts == requests
-        assert spent["success"] >= sum(spent.values()) - spent["success"] > 0
-    runs = Counter({batch.batch_size: batch.compute_infer.count for batch in pixels_after.batch_stats})
-    runs.subtract({batch.batch_size: batch.compute_infer.count for batch in pixels_before.batch_stats})
-    assert +runs == {32: 2, 6: 1, 1: 1}
-
-
-def test_statistics_of_everything_and_of_nothing(oip: GRPCInferenceServiceStub) -> None:
-    found = oip.ModelStatistics(pb.ModelStatisticsRequest()).model_stats
-    assert [(each.name, each.version) for each in found] == [("digits", "1"), ("digits_image", "1")]
-    assert refused(oip.ModelStatistics, pb.ModelStatisticsRequest(name="x"))[0] == "NOT_FOUND"
-    assert refused(oip.ModelConfig, pb.ModelConfigRequest(name="digits", version="7"))[0] == "NOT_FOUND"
 
 
 def test_the_index_lists_every_model(oip: GRPCInferenceServiceStub) -> None:
