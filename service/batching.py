@@ -2,7 +2,8 @@
 
 A single loop waits until the model is free, takes the images that are there
 and runs them together: a batch grows by itself while the model is busy, and
-a lone caller waits for nobody. Knows numpy and a callable; no ONNX, no gRPC.
+a lone caller waits for nobody. Knows numpy and a callable; no ONNX, no gRPC,
+and of an answer only that it can be cut and put together.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,22 @@ import numpy.typing as npt
 from service.errors import DeadlinePassed, NotReady, QueueFull
 
 Images = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-Run = Callable[[Images], tuple[Floats, Floats]]
+
+
+class Answers(Protocol):
+    """What the model says about images, in their order."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Self:
+        """Of some of the images."""
+
+    def followed_by(self, others: Sequence[Self], /) -> Self:
+        """This and the others as one."""
+
+
+A = TypeVar("A", bound=Answers)
+Run = Callable[[Images], A]
 
 # Priorities go from 1, the first to run, to this; 0 and larger numbers mean the ordinary one.
 PRIORITY_LEVELS = 3
@@ -48,55 +63,53 @@ class Account(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Generic[A]):
     """What the model said about a group of images, and where the time went.
 
     Attributes:
-        probabilities: float32 of shape (N, 10).
-        digit_scores: float32 of shape (N,).
+        answers: To its images.
         queue_seconds: From submission until the group's first run began.
         model_seconds: Sum of the runs that held images of the group.
     """
 
-    probabilities: Floats
-    digit_scores: Floats
+    answers: A
     queue_seconds: float
     model_seconds: float
 
 
 @dataclass(slots=True, eq=False)
-class _Group:
+class _Group(Generic[A]):
     """Images submitted together, and how far the model has come with them."""
 
     images: Images
     deadline: float | None
     submitted: float
     account: Account | None
-    future: asyncio.Future[Outcome]
-    queue: deque[_Group]
+    future: asyncio.Future[Outcome[A]]
+    queue: deque[_Group[A]]
     taken: int = 0
     queue_seconds: float = 0.0
     model_seconds: float = 0.0
-    results: list[tuple[Floats, Floats]] = field(default_factory=list)
+    answers: list[A] = field(default_factory=list)
 
     @property
     def waiting(self) -> int:
         return len(self.images) - self.taken
 
 
-class Batcher:
+class Batcher(Generic[A]):
     """Collects images of many callers into runs of one model.
 
     Times are `time.monotonic()` seconds. Use as an async context manager;
     leaving it answers everything that was accepted, then stops.
     """
 
-    def __init__(self, run: Run, *, max_run_images: int, max_queue_images: int, observer: Observer):
+    def __init__(self, run: Run[A], *, max_run_images: int, max_queue_images: int, observer: Observer):
         """Prepare; nothing runs until `start`.
 
         Args:
-            run: Takes uint8 (N, 1, 28, 28); returns float32 (N, 10) and
-                float32 (N,). Called in a thread of the batcher's own.
+            run: Takes uint8 (N, 1, 28, 28); returns N answers. Called in
+                a thread of the batcher's own.
             max_run_images: Most images in one run; larger groups are run in parts.
             max_queue_images: Images that may wait; `submit` refuses more.
             observer: Told of the queue's length and of every run.
@@ -105,14 +118,14 @@ class Batcher:
         self._max_run_images = max_run_images
         self._max_queue_images = max_queue_images
         self._observer = observer
-        self._queues: tuple[deque[_Group], ...] = tuple(deque() for _ in range(PRIORITY_LEVELS))
+        self._queues: tuple[deque[_Group[A]], ...] = tuple(deque() for _ in range(PRIORITY_LEVELS))
         self._queued_images = 0
         self._arrived = asyncio.Event()
         self._closing = False
         self._loop_task: asyncio.Task[None] | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
 
-    async def __aenter__(self) -> Batcher:
+    async def __aenter__(self) -> Batcher[A]:
         self.start()
         return self
 
@@ -140,7 +153,7 @@ class Batcher:
 
     async def submit(
         self, images: Images, deadline: float | None = None, priority: int = 0, account: Account | None = None
-    ) -> Outcome:
+    ) -> Outcome[A]:
         """Have images classified together with whatever else is waiting.
 
         Args:
@@ -162,7 +175,7 @@ class Batcher:
                 f"{self._queued_images} images are waiting and {len(images)} more would exceed the limit of "
                 f"{self._max_queue_images} (--max-queue-images); try again a little later"
             )
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Outcome[A]] = asyncio.get_running_loop().create_future()
         queue = self._queues[(priority if 1 <= priority <= PRIORITY_LEVELS else ORDINARY_PRIORITY) - 1]
         group = _Group(images, deadline, time.monotonic(), account, future, queue)
         queue.append(group)
@@ -194,14 +207,14 @@ class Batcher:
                 self._count(-group.waiting)
                 _fail(group, NotReady("the server cannot run its model any more; another one may answer"))
 
-    def _take(self) -> list[tuple[_Group, Images]]:
+    def _take(self) -> list[tuple[_Group[A], Images]]:
         """The next run: live groups by priority and in the order of arrival, up to the size of a run.
 
         What does not fit of a large group goes to the end of its queue, so
         that single images never wait for the whole of it.
         """
         now = time.monotonic()
-        batch: list[tuple[_Group, Images]] = []
+        batch: list[tuple[_Group[A], Images]] = []
         room = self._max_run_images
         while room and (queue := self._next_queue()):
             group = queue.popleft()
@@ -220,18 +233,18 @@ class Batcher:
                 queue.append(group)
         return batch
 
-    def _next_queue(self) -> deque[_Group] | None:
+    def _next_queue(self) -> deque[_Group[A]] | None:
         """The first queue in which a group waits."""
         return next(filter(None, self._queues), None)
 
-    async def _run_batch(self, batch: list[tuple[_Group, Images]]) -> None:
+    async def _run_batch(self, batch: list[tuple[_Group[A], Images]]) -> None:
         """Run the model once and hand every group its part of the answer."""
         images = batch[0][1] if len(batch) == 1 else np.concatenate([part for _, part in batch])
         began = time.monotonic()
         try:
-            probabilities, scores = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, images)
-            if not len(probabilities) == len(scores) == len(images):
-                raise ValueError(f"the model answered {len(probabilities)} of {len(images)} images")
+            answers = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, images)
+            if len(answers) != len(images):
+                raise ValueError(f"the model answered {len(answers)} of {len(images)} images")
             seconds = time.monotonic() - began
             first_parts = [group for group, part in batch if group.taken == len(part)]
             self._observer.model_ran(len(images), seconds, [group.queue_seconds for group in first_parts])
@@ -249,13 +262,13 @@ class Batcher:
         start = 0
         for group, part in batch:
             stop = start + len(part)
-            group.results.append((probabilities[start:stop], scores[start:stop]))
+            group.answers.append(answers[start:stop])
             group.model_seconds += seconds
             start = stop
             if not group.waiting:
                 _finish(group)
 
-    def _forget(self, group: _Group) -> None:
+    def _forget(self, group: _Group[A]) -> None:
         """Take a group that nobody waits for any more out of the queue."""
         with contextlib.suppress(ValueError):
             group.queue.remove(group)
@@ -266,7 +279,7 @@ class Batcher:
         self._observer.queue_changed(change)
 
 
-def _by_account(batch: Sequence[tuple[_Group, Images]]) -> dict[Account, int]:
+def _by_account(batch: Sequence[tuple[_Group[A], Images]]) -> dict[Account, int]:
     """How many images of a run belong to each account."""
     images: dict[Account, int] = {}
     for group, part in batch:
@@ -275,14 +288,13 @@ def _by_account(batch: Sequence[tuple[_Group, Images]]) -> dict[Account, int]:
     return images
 
 
-def _finish(group: _Group) -> None:
+def _finish(group: _Group[A]) -> None:
     if not group.future.done():
-        probabilities, scores = group.results[0]
-        if len(group.results) > 1:
-            probabilities, scores = (np.concatenate(parts) for parts in zip(*group.results, strict=True))
-        group.future.set_result(Outcome(probabilities, scores, group.queue_seconds, group.model_seconds))
+        first, *others = group.answers
+        answers = first.followed_by(others) if others else first
+        group.future.set_result(Outcome(answers, group.queue_seconds, group.model_seconds))
 
 
-def _fail(group: _Group, error: Exception) -> None:
+def _fail(group: _Group[A], error: Exception) -> None:
     if not group.future.done():
         group.future.set_exception(error)

@@ -14,19 +14,16 @@ from typing import Protocol
 
 import numpy as np
 
-from service.batching import Images, Outcome
+from service.batching import Outcome
 from service.convention import SIDE
 from service.decoding import Decoder
 from service.errors import InvalidImage, InvalidRequest
 from service.images import Pixels
+from service.judging import Images, Judged
 from service.statistics import Requests
 from service.versions import Version, Versions
 
 PIXELS = SIDE * SIDE
-# With less than half of the probability, the best guess is more likely wrong than right.
-AMBIGUOUS_BELOW = 0.5
-# Contrast, out of 255, below which 28x28 pixels hold no ink.
-FAINTEST_INK = 24
 
 
 class Format(enum.Enum):
@@ -62,16 +59,12 @@ class Inferred:
     Attributes:
         version: Which one answered.
         images: What it saw, uint8 of shape (N, 1, 28, 28).
-        outcome: Its answers as arrays, and where the time went.
-        digits: The most probable digit of each image.
-        rejection_reasons: As in `Prediction`.
+        outcome: Its answers, and where the time went.
     """
 
     version: Version
     images: Images
-    outcome: Outcome
-    digits: list[int]
-    rejection_reasons: list[str]
+    outcome: Outcome[Judged]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +81,10 @@ class Answer:
 class Observer(Protocol):
     """Whoever wants to know what was predicted."""
 
-    def predicted(self, digit: int, confidence: float, ink: float, rejection_reason: str) -> None:
-        """An image was classified."""
+    def predicted(
+        self, digits: Sequence[int], confidences: Sequence[float], ink: Sequence[float], reasons: Sequence[str]
+    ) -> None:
+        """Images were classified."""
 
 
 class Classifier:
@@ -133,13 +128,14 @@ class Classifier:
         if inferred is None:
             bad = [each for each in pixels if isinstance(each, InvalidImage)]
             return Answer([*bad], self._versions.find().model.version, decode_seconds, 0.0, 0.0)
-        outcome = inferred.outcome
+        outcome, judged = inferred.outcome, inferred.outcome.answers
         predictions = map(
-            _prediction,
-            inferred.digits,
-            outcome.probabilities.tolist(),
-            inferred.rejection_reasons,
-            outcome.digit_scores.tolist(),
+            Prediction,
+            judged.digits,
+            judged.confidences,
+            judged.probabilities.tolist(),
+            judged.rejection_reasons,
+            judged.digit_scores.tolist(),
         )
         return Answer(
             [each if isinstance(each, InvalidImage) else next(predictions) for each in pixels],
@@ -187,8 +183,8 @@ class Classifier:
             requests.fail.add(time.monotonic() - began)
             raise
         answered = time.monotonic()
-        digits: list[int] = outcome.probabilities.argmax(1).tolist()
-        reasons = self._judge(images, outcome, digits, found.model.reject_threshold)
+        judged = outcome.answers
+        self._observer.predicted(judged.digits, judged.confidences, judged.ink, judged.rejection_reasons)
         ended = time.monotonic()
         requests.answered(
             len(images),
@@ -198,7 +194,7 @@ class Classifier:
             output=ended - answered,
             total=ended - began,
         )
-        return Inferred(found, images, outcome, digits, reasons)
+        return Inferred(found, images, outcome)
 
     async def infer_files(
         self,
@@ -247,7 +243,7 @@ class Classifier:
         else:
             requests = inferred.version.statistics.files
             queue, infer = inferred.outcome.queue_seconds, inferred.outcome.model_seconds
-            requests.answered(len(inferred.digits), input=decode_seconds, queue=queue, infer=infer, total=total)
+            requests.answered(len(inferred.images), input=decode_seconds, queue=queue, infer=infer, total=total)
         return decode_seconds, pixels, inferred
 
     def _check_count(self, images: int, requests: Requests) -> None:
@@ -257,17 +253,6 @@ class Classifier:
         if not images:
             raise InvalidRequest(f"the request holds no image; send 1 to {limit}")
         raise InvalidRequest(f"the request holds {images} images, the limit is {limit} (--max-batch-images)")
-
-    def _judge(self, images: Images, outcome: Outcome, digits: list[int], reject_threshold: float) -> list[str]:
-        """Why each image's answer should not be trusted, or ""; the observer is told."""
-        pixels = images.reshape(len(images), -1)
-        blank = (pixels.max(1) < FAINTEST_INK).tolist()
-        strange = (outcome.digit_scores < reject_threshold).tolist()
-        confidences = outcome.probabilities.max(1).tolist()
-        reasons = list(map(_rejection_reason, blank, strange, confidences))
-        for seen in zip(digits, confidences, (pixels.mean(1) / 255).tolist(), reasons, strict=True):
-            self._observer.predicted(*seen)
-        return reasons
 
 
 def _stack(pixels: Sequence[Pixels | InvalidImage]) -> Images | None:
@@ -286,15 +271,3 @@ def _raw(image: bytes) -> Pixels | InvalidImage:
     if len(image) != PIXELS:
         return InvalidImage(f"a RAW_28X28 image has {PIXELS} bytes (28 rows of 28), this one has {len(image)}")
     return np.frombuffer(image, np.uint8)
-
-
-def _prediction(digit: int, probabilities: list[float], reason: str, score: float) -> Prediction:
-    return Prediction(digit, probabilities[digit], probabilities, reason, score)
-
-
-def _rejection_reason(blank: bool, strange: bool, confidence: float) -> str:
-    if blank:
-        return "blank"
-    if strange:
-        return "not a digit"
-    return "ambiguous" if confidence < AMBIGUOUS_BELOW else ""

@@ -260,20 +260,20 @@ def _wanted(request: pb.ModelInferRequest, door: Door) -> Wanted:
 
 
 def _response(request: pb.ModelInferRequest, wanted: Wanted, inferred: Inferred) -> pb.ModelInferResponse:
-    version, images, outcome = inferred.version.model.version, inferred.images, inferred.outcome
+    version, images, judged = inferred.version.model.version, inferred.images, inferred.outcome.answers
     response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
     outputs, raw = response.outputs, response.raw_output_contents
     for name, count in wanted:
         if count:
             count = min(count, 10)
             outputs.add(name=name, datatype="BYTES", shape=(len(images), count))
-            raw.append(tensors.join_bytes(tensors.classes(outcome.probabilities, count)))
+            raw.append(tensors.join_bytes(tensors.classes(judged.probabilities, count)))
         elif name == model_config.PROBABILITIES:
             outputs.add(name=name, datatype="FP32", shape=(len(images), 10))
-            raw.append(outcome.probabilities.tobytes())
+            raw.append(judged.probabilities.tobytes())
         elif name == model_config.DIGIT_SCORE:
             outputs.add(name=name, datatype="FP32", shape=(len(images),))
-            raw.append(outcome.digit_scores.tobytes())
+            raw.append(judged.digit_scores.tobytes())
         else:
             outputs.add(name=name, datatype="UINT8", shape=(len(images), 28, 28))
             raw.append(images.tobytes())

@@ -165,13 +165,18 @@ class Metrics:
         """An image file was read, or found unreadable."""
         self._decode_seconds.observe(seconds)
 
-    def predicted(self, digit: int, confidence: float, ink: float, rejection_reason: str) -> None:
-        """An image with this mean ink, 0 to 1, was classified; the reason is empty unless it was rejected."""
-        self._predictions[digit].inc()
-        self._confidence.observe(confidence)
-        self._ink.observe(ink)
-        if rejection_reason:
-            self._rejections.labels(rejection_reason).inc()
+    def predicted(
+        self, digits: Sequence[int], confidences: Sequence[float], ink: Sequence[float], reasons: Sequence[str]
+    ) -> None:
+        """Images with these means of ink, 0 to 1, were classified; the reason is empty unless one was rejected."""
+        for digit in digits:
+            self._predictions[digit].inc()
+        for confidence in confidences:
+            self._confidence.observe(confidence)
+        for mean in ink:
+            self._ink.observe(mean)
+        for reason in filter(None, reasons):
+            self._rejections.labels(reason).inc()
 
     def http_answered(self, path: str, status: int) -> None:
         """A request for a path, as it is written in the routes, was answered with this status."""

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from protos import grpc_service_pb2 as pb
-from service.batching import Floats, Images
 from service.errors import InvalidRequest, NotImplementedYet
+from service.judging import Floats, Images
 
 IMAGE_SHAPE = (1, 28, 28)
 PIXELS = 28 * 28

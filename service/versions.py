@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from service.batching import Batcher, Observer
 from service.errors import NotFound, NotReady
+from service.judging import Images, Judged, judge
 from service.repository import Model
 from service.statistics import Statistics
 
@@ -19,7 +20,7 @@ class Version:
     """A model that is loaded, the way to it, and what it did so far."""
 
     model: Model
-    batcher: Batcher
+    batcher: Batcher[Judged]
     statistics: Statistics
 
 
@@ -78,8 +79,12 @@ class Versions:
     async def add(self, model: Model) -> None:
         """Answer with a model from now on; one of the same version gives way to it."""
         statistics = Statistics(self._observer)
+
+        def run(images: Images) -> Judged:
+            return judge(images, *model.run(images), reject_threshold=model.reject_threshold)
+
         batcher = Batcher(
-            model.run,
+            run,
             max_run_images=self._max_run_images,
             max_queue_images=self._max_queue_images,
             observer=statistics,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching import Batcher, Floats, Images, Run
+from service.batching import Batcher, Images
 from service.errors import DeadlinePassed, NotReady, QueueFull
 
 
@@ -37,10 +37,28 @@ def numbered(*numbers: int) -> Images:
     return np.array(numbers, np.uint8).reshape(-1, 1, 1, 1) * np.ones((1, 1, 28, 28), np.uint8)
 
 
-def tell_number(images: Images) -> tuple[Floats, Floats]:
+class Numbers:
+    """Answers that are numbers."""
+
+    def __init__(self, numbers: list[int]):
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, part: slice) -> Numbers:
+        return Numbers(self.numbers[part])
+
+    def followed_by(self, others: Sequence[Numbers]) -> Numbers:
+        return Numbers(self.numbers + [number for other in others for number in other.numbers])
+
+
+Run = Callable[[Images], Numbers]
+
+
+def tell_number(images: Images) -> Numbers:
     """A model that answers each image with its number."""
-    number = images[:, 0, 0, 0].astype(np.float32)
-    return np.repeat(number[:, None], 10, axis=1), number
+    return Numbers(images[:, 0, 0, 0].tolist())
 
 
 class Gate:
@@ -51,7 +69,7 @@ class Gate:
         self.opened = threading.Event()
         self.seen: list[list[int]] = []
 
-    def __call__(self, images: Images) -> tuple[Floats, Floats]:
+    def __call__(self, images: Images) -> Numbers:
         self.entered.set()
         assert self.opened.wait(10)
         self.seen.append(images[:, 0, 0, 0].tolist())
@@ -61,7 +79,9 @@ class Gate:
         await asyncio.to_thread(self.entered.wait, 10)
 
 
-def make(run: Run, record: Record | None = None, max_run_images: int = 8, max_queue_images: int = 64) -> Batcher:
+def make(
+    run: Run, record: Record | None = None, max_run_images: int = 8, max_queue_images: int = 64
+) -> Batcher[Numbers]:
     return Batcher(run, max_run_images=max_run_images, max_queue_images=max_queue_images, observer=record or Record())
 
 
@@ -75,8 +95,7 @@ async def test_a_lone_caller_is_answered_alone() -> None:
     record = Record()
     async with make(tell_number, record) as batcher:
         outcome = await batcher.submit(numbered(7))
-    assert outcome.digit_scores.tolist() == [7]
-    assert outcome.probabilities.shape == (1, 10)
+    assert outcome.answers.numbers == [7]
     assert record.runs == [1]
     assert outcome.queue_seconds >= 0 and outcome.model_seconds > 0
 
@@ -90,7 +109,7 @@ async def test_what_waits_while_the_model_is_busy_runs_together() -> None:
         await settle()
         gate.opened.set()
         answers = await asyncio.gather(first, *others)
-    assert [answer.digit_scores.tolist() for answer in answers] == [[n] for n in range(1, 8)]
+    assert [answer.answers.numbers for answer in answers] == [[n] for n in range(1, 8)]
     assert gate.seen == [[1], [2, 3, 4, 5, 6, 7]]
     assert record.runs == [1, 6]
     assert len(record.waits) == 7
@@ -106,7 +125,7 @@ async def test_a_large_group_is_run_in_parts_and_lets_single_images_in_between()
         await settle()
         gate.opened.set()
         answers = await asyncio.gather(blocker, large, single)
-    assert answers[1].digit_scores.tolist() == list(range(10, 20))
+    assert answers[1].answers.numbers == list(range(10, 20))
     assert gate.seen[1:] == [[10, 11, 12, 13], [99, 14, 15, 16], [17, 18, 19]]
 
 
@@ -120,7 +139,7 @@ def test_every_caller_gets_its_own_answer(groups: list[list[int]], max_run_image
         record = Record()
         async with make(tell_number, record, max_run_images, max_queue_images=1000) as batcher:
             answers = await asyncio.gather(*(batcher.submit(numbered(*group)) for group in groups))
-        assert [answer.digit_scores.tolist() for answer in answers] == groups
+        assert [answer.answers.numbers for answer in answers] == groups
         assert sum(record.runs) == sum(map(len, groups))
         assert max(record.runs) <= max_run_images
         assert record.lengths[-1] == 0
@@ -141,7 +160,7 @@ async def test_a_full_queue_refuses_at_once_and_loses_nothing() -> None:
         await settle()
         gate.opened.set()
         answers = await asyncio.gather(running, waiting, fits)
-    assert [answer.digit_scores.tolist() for answer in answers] == [[1], [2, 3, 4], [7]]
+    assert [answer.answers.numbers for answer in answers] == [[1], [2, 3, 4], [7]]
 
 
 async def test_what_expired_or_was_cancelled_while_waiting_is_never_run() -> None:
@@ -173,32 +192,32 @@ async def test_a_group_cancelled_between_its_parts_leaves_the_queue() -> None:
         large.cancel()
         await settle()
         gate.opened.set()
-        assert (await batcher.submit(numbered(9))).digit_scores.tolist() == [9]
+        assert (await batcher.submit(numbered(9))).answers.numbers == [9]
     assert gate.seen == [[1, 2], [9]]
     assert record.lengths[-1] == 0
 
 
-def fail(images: Images) -> tuple[Floats, Floats]:
+def fail(images: Images) -> Numbers:
     if 13 in images[:, 0, 0, 0]:
         raise RuntimeError("the model tripped")
     return tell_number(images)
 
 
-def lose_an_image(images: Images) -> tuple[Floats, Floats]:
-    probabilities, scores = tell_number(images)
-    return (probabilities[:-1], scores[:-1]) if 13 in images[:, 0, 0, 0] else (probabilities, scores)
+def lose_an_image(images: Images) -> Numbers:
+    answers = tell_number(images)
+    return answers[:-1] if 13 in answers.numbers else answers
 
 
 @pytest.mark.parametrize(("run", "text"), [(fail, "the model tripped"), (lose_an_image, "answered 1 of 2 images")])
-async def test_a_failed_run_fails_its_own_groups_only(run: Callable[..., tuple[Floats, Floats]], text: str) -> None:
+async def test_a_failed_run_fails_its_own_groups_only(run: Run, text: str) -> None:
     record = Record()
     async with make(run, record, max_run_images=2) as batcher:
         bad = asyncio.create_task(batcher.submit(numbered(12, 13, 14)))
         good = asyncio.create_task(batcher.submit(numbered(1, 2)))
         with pytest.raises((RuntimeError, ValueError), match=text):
             await bad
-        assert (await good).digit_scores.tolist() == [1, 2]
-        assert (await batcher.submit(numbered(3))).digit_scores.tolist() == [3]
+        assert (await good).answers.numbers == [1, 2]
+        assert (await batcher.submit(numbered(3))).answers.numbers == [3]
     assert record.lengths[-1] == 0
 
 
@@ -215,7 +234,7 @@ async def test_closing_answers_what_was_accepted_and_refuses_the_rest() -> None:
     gate.opened.set()
     answers = await asyncio.gather(*accepted)
     await closing
-    assert [answer.digit_scores.tolist() for answer in answers] == [[0], [1], [2]]
+    assert [answer.answers.numbers for answer in answers] == [[0], [1], [2]]
 
 
 class Stop(BaseException):
@@ -225,7 +244,7 @@ class Stop(BaseException):
 async def test_when_the_loop_itself_ends_nobody_waits_for_it() -> None:
     entered, go_on = threading.Event(), threading.Event()
 
-    def run(images: Images) -> tuple[Floats, Floats]:
+    def run(images: Images) -> Numbers:
         entered.set()
         assert go_on.wait(10)
         raise Stop
@@ -259,7 +278,7 @@ async def test_an_observer_that_fails_fails_its_batch_only() -> None:
     async with make(tell_number, record) as batcher:
         with pytest.raises(ValueError, match="no such series"):
             await batcher.submit(numbered(1))
-        assert (await batcher.submit(numbered(2))).digit_scores.tolist() == [2]
+        assert (await batcher.submit(numbered(2))).answers.numbers == [2]
 
 
 async def test_what_waits_runs_by_priority_and_then_in_the_order_of_arrival() -> None:

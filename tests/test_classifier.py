@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import numpy as np
 import pytest
 
-from service.batching import Floats, Images, Run
 from service.classifier import Answer, Classifier, Format, Prediction
 from service.decoding import Decoder
 from service.errors import DeadlinePassed, InvalidImage, InvalidRequest, NotReady, QueueFull
 from service.images import ImageReader
+from service.judging import Floats, Images
 from service.repository import Model
 from service.versions import Versions
 from tests.pictures import Pixels, encode, on_paper
@@ -36,8 +36,13 @@ class Quiet:
     def image_decoded(self, seconds: float) -> None:
         self.decoded += 1
 
-    def predicted(self, digit: int, confidence: float, ink: float, rejection_reason: str) -> None:
-        self.predictions.append((digit, confidence, ink, rejection_reason))
+    def predicted(
+        self, digits: Sequence[int], confidences: Sequence[float], ink: Sequence[float], reasons: Sequence[str]
+    ) -> None:
+        self.predictions += zip(digits, confidences, ink, reasons, strict=True)
+
+
+Run = Callable[[Images], tuple[Floats, Floats]]
 
 
 def count_ink(images: Images) -> tuple[Floats, Floats]:

@@ -49,8 +49,7 @@ def test_runs_of_the_model_tell_size_time_and_waiting() -> None:
 def test_predictions_are_counted_by_digit_from_the_start() -> None:
     metrics = Metrics()
     assert all(values(metrics)[f"digitserve_predictions_total,digit={digit}"] == 0 for digit in range(10))
-    metrics.predicted(7, 0.97, 0.1, "")
-    metrics.predicted(7, 0.45, 0.2, "ambiguous")
+    metrics.predicted([7, 7], [0.97, 0.45], [0.1, 0.2], ["", "ambiguous"])
     metrics.image_decoded(0.0001)
     found = values(metrics)
     assert found["digitserve_predictions_total,digit=7"] == 2
@@ -82,5 +81,5 @@ def test_model_provider_and_readiness_are_shown() -> None:
 
 def test_two_servers_in_one_process_do_not_share_series() -> None:
     one, other = Metrics(), Metrics()
-    one.predicted(1, 0.9, 0.1, "")
+    one.predicted([1], [0.9], [0.1], [""])
     assert values(other)["digitserve_predictions_total,digit=1"] == 0

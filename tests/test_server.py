@@ -19,8 +19,8 @@ from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
 from service import ports
 from service import server as server_module
-from service.batching import Floats, Images
 from service.errors import ModelUnusable, PortUnavailable
+from service.judging import Floats, Images
 from service.repository import Model, ModelFile
 from service.server import running
 from service.settings import Settings
