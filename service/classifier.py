@@ -247,7 +247,8 @@ class Classifier:
         return decode_seconds, pixels, inferred
 
     def _check_count(self, images: int, requests: Requests) -> None:
-        if 0 < images <= (limit := self._max_batch_images):
+        limit = self._max_batch_images
+        if 0 < images <= limit:
             return
         requests.fail.add(0.0)
         if not images:
