@@ -178,8 +178,7 @@ class Classifier:
         submitted = time.monotonic()
         try:
             outcome = await found.batcher.submit(images, deadline, priority, account)
-        # Also where the caller left.
-        except BaseException:
+        except BaseException:  # also where the caller left
             requests.fail.add(time.monotonic() - began)
             raise
         answered = time.monotonic()
