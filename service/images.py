@@ -10,13 +10,17 @@ decode; how ink is told from paper is in `ink`. It knows nothing of the model.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+import threading
+import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from service.convention import SIDE, follows_convention, to_convention
+from service.envelope import LARGEST_EXIF_BYTES, without_ballast
 from service.errors import InvalidImage
 from service.ink import find_ink
 
@@ -27,6 +31,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 LARGEST_SIDE = 512
 # A JPEG is decoded at the fraction that leaves at least this: an eighth of 4,000 pixels, as phones have them.
 DRAFT_SIDE = 500
+# Pictures with more pixels, unless they are decoded at a fraction, are decoded one at a time: up to 16 bytes a pixel.
+LARGE_PIXELS = 4_000_000
+# Pillow keeps 8 bytes for every row.
+LONGEST_SIDE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,11 @@ class ImageReader:
 
     max_bytes: int
     max_pixels: int
+    _large: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # They say less than our errors do, and Python keeps each text that a file made up.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
 
     def read(self, data: bytes) -> Pixels:
         """What the network sees of an image file.
@@ -78,9 +91,12 @@ class ImageReader:
     def _decode(self, data: bytes) -> Pixels:
         """Decode to grey or colours, after looking at the size the header claims."""
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(without_ballast(data)), formats=FORMATS) as image:
                 self._check_pixels(image.width, image.height)
-                return _to_picture(image)
+                is_reduced = image.format == "JPEG" and "progressive" not in image.info
+                is_large = image.width * image.height > LARGE_PIXELS and not is_reduced
+                with self._large if is_large else nullcontext():
+                    return _to_picture(image)
         except InvalidImage:
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -104,6 +120,8 @@ class ImageReader:
                 f"the image has {width} x {height} = {width * height} pixels, "
                 f"the limit is {self.max_pixels} (--max-image-pixels)"
             )
+        if max(width, height) > LONGEST_SIDE:
+            raise InvalidImage(f"the image has {width} x {height} pixels; a side has at most {LONGEST_SIDE}")
 
 
 def _to_picture(image: Image.Image) -> Pixels:
@@ -111,9 +129,11 @@ def _to_picture(image: Image.Image) -> Pixels:
     # A JPEG is decoded at a fraction of its size, which saves most of the work and of the memory.
     scale = DRAFT_SIDE / max(image.size)
     image.draft(None, (round(image.width * scale), round(image.height * scale)))
+    if len(image.info.get("exif", b"")) > LARGEST_EXIF_BYTES:
+        del image.info["exif"]
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):
-        image = Image.fromarray(_to_8_bits(np.asarray(image, np.float32)))
+        image = _to_8_bits(image)
     transparent = image.has_transparency_data
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         image = image.convert("RGBA" if transparent else "L" if image.mode == "1" else "RGB")
@@ -128,12 +148,16 @@ def _to_picture(image: Image.Image) -> Pixels:
     return picture[..., 0] if is_grey and picture.ndim == 3 else picture
 
 
-def _to_8_bits(wide: npt.NDArray[np.float32]) -> Pixels:
+def _to_8_bits(image: Image.Image) -> Image.Image:
     """Scale grey values to 0 to 255 by the smallest usual range that holds them; convert("L") would clamp them."""
-    wide = np.nan_to_num(wide, posinf=0, neginf=0)
-    brightest = float(wide.max())
+    brightest = float(image.getextrema()[1])  # type: ignore[arg-type]
+    if (longer_side := max(image.size)) > LARGEST_SIDE:
+        image = (image if image.mode in ("I", "F") else image.convert("I")).reduce(-(-longer_side // LARGEST_SIDE))
+    wide = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)
+    if not np.isfinite(brightest):
+        brightest = float(wide.max())
     full = next((full for full in (1, 255, 4095, 65535) if brightest <= full), brightest)
-    return (wide * (255 / full)).clip(0, 255).astype(np.uint8)
+    return Image.fromarray((wide * (255 / full)).clip(0, 255).astype(np.uint8))
 
 
 def _on_paper(picture: Pixels) -> Pixels:
