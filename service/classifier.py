@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -118,7 +118,7 @@ class Classifier:
         if format is Format.RAW_28X28:
             requests = self._versions.find().statistics.pixels
             self._check_count(len(images), requests)
-            decode_seconds, pixels = 0.0, [_raw(image) for image in images]
+            decode_seconds, pixels = 0.0, [raw_pixels(image) for image in images]
             good = _stack(pixels)
             if good is None:
                 requests.fail.add(0.0)
@@ -128,17 +128,9 @@ class Classifier:
         if inferred is None:
             bad = [each for each in pixels if isinstance(each, InvalidImage)]
             return Answer([*bad], self._versions.find().model.version, decode_seconds, 0.0, 0.0)
-        outcome, judged = inferred.outcome, inferred.outcome.answers
-        predictions = map(
-            Prediction,
-            judged.digits,
-            judged.confidences,
-            judged.probabilities.tolist(),
-            judged.rejection_reasons,
-            judged.digit_scores.tolist(),
-        )
+        outcome, found = inferred.outcome, predictions(inferred.outcome.answers)
         return Answer(
-            [each if isinstance(each, InvalidImage) else next(predictions) for each in pixels],
+            [each if isinstance(each, InvalidImage) else next(found) for each in pixels],
             inferred.version.model.version,
             decode_seconds,
             outcome.queue_seconds,
@@ -267,7 +259,20 @@ def _check_all(pixels: Sequence[Pixels | InvalidImage]) -> None:
             raise InvalidImage(f"image {index} of the batch: {each}")
 
 
-def _raw(image: bytes) -> Pixels | InvalidImage:
+def predictions(judged: Judged) -> Iterator[Prediction]:
+    """What is said about each image, in order."""
+    return map(
+        Prediction,
+        judged.digits,
+        judged.confidences,
+        judged.probabilities.tolist(),
+        judged.rejection_reasons,
+        judged.digit_scores.tolist(),
+    )
+
+
+def raw_pixels(image: bytes) -> Pixels | InvalidImage:
+    """The pixels of an image that is sent as they are, uint8 of shape (784,); or why it is none."""
     if len(image) != PIXELS:
         return InvalidImage(f"a RAW_28X28 image has {PIXELS} bytes (28 rows of 28), this one has {len(image)}")
     return np.frombuffer(image, np.uint8)

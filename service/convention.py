@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from service.steps import Note, unnoted
+
 Pixels = npt.NDArray[np.uint8]
 Field = npt.NDArray[np.float32]
 
@@ -24,18 +26,22 @@ THINNEST_STROKE, WIDEST_STROKE = 1.8, 3.4
 THIN_BECOMES, WIDE_BECOMES = 2.3, 3.0
 
 
-def to_convention(ink: Field) -> Pixels:
+def to_convention(ink: Field, note: Note = unnoted) -> Pixels:
     """Bring the ink of one digit into MNIST's convention.
 
     Args:
         ink: float32 of shape (height, width), 0 paper to 1 ink, with some ink.
+        note: Is shown the pictures on the way.
 
     Returns:
         uint8 of shape (28, 28), 0 paper to 255 ink.
     """
+    note("ink", ink)
     digit = crop(ink)
     if max(digit.shape) != DIGIT_SIDE or not THINNEST_STROKE <= stroke_width(digit) <= WIDEST_STROKE:
-        digit = resize(even_stroke(enlarge(digit)), DIGIT_SIDE)
+        even = even_stroke(enlarge(digit))
+        note("stroke", even)
+        digit = resize(even, DIGIT_SIDE)
     return centre(whiten(digit))
 
 

@@ -10,9 +10,11 @@ import grpc
 from google.rpc import status_pb2
 
 from protos import digits_pb2, digits_pb2_grpc
+from service import explain_messages
 from service.calls import answer_in_order, deadline_of
 from service.classifier import Answer, Classifier, Format, Prediction
-from service.errors import CallError, InvalidImage, InvalidRequest, NotImplementedYet
+from service.errors import CallError, InvalidImage, InvalidRequest
+from service.explaining import Explainer
 from service.versions import Versions
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
     def __init__(
         self,
         classifier: Classifier,
+        explainer: Explainer,
         versions: Versions,
         *,
         limits: digits_pb2.Limits,
@@ -44,12 +47,14 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
 
         Args:
             classifier: Does the work.
+            explainer: Tells how it came to an answer.
             versions: Of its model.
             limits: What `GetModel` tells of the server's limits.
             stream_window_images: Images of one stream worked on at the same time.
             draining: Once set, streams answer what they have received, and end.
         """
         self._classifier = classifier
+        self._explainer = explainer
         self._versions = versions
         self._limits = limits
         self._stream_window_images = stream_window_images
@@ -108,7 +113,14 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
         return digits_pb2.ClassifyStreamResponse(id=request.id, prediction=_prediction(result))
 
     async def Explain(self, request: digits_pb2.ExplainRequest, context: Context) -> digits_pb2.ExplainResponse:
-        raise NotImplementedYet("Explain is not available in this release; Classify answers without its reasons")
+        explanation = await self._explainer.explain(request.image, _format(request.format), deadline_of(context))
+        # Two hundred thousand numbers: in a thread, other callers go on.
+        return await asyncio.to_thread(
+            explain_messages.response,
+            explanation,
+            _prediction(explanation.prediction),
+            with_weights=not request.without_weights,
+        )
 
     async def GetModel(self, request: digits_pb2.GetModelRequest, context: Context) -> digits_pb2.GetModelResponse:
         model = self._versions.find().model

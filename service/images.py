@@ -23,6 +23,7 @@ from service.convention import SIDE, follows_convention, to_convention
 from service.envelope import LARGEST_EXIF_BYTES, without_ballast
 from service.errors import InvalidImage
 from service.ink import find_ink
+from service.steps import Note, unnoted
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -54,11 +55,12 @@ class ImageReader:
         # They say less than our errors do, and Python keeps each text that a file made up.
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
-    def read(self, data: bytes) -> Pixels:
+    def read(self, data: bytes, note: Note = unnoted) -> Pixels:
         """What the network sees of an image file.
 
         Args:
             data: A PNG, JPEG, WebP, BMP, GIF (first frame) or TIFF file.
+            note: Is shown the pictures on the way.
 
         Returns:
             uint8 of shape (28, 28), 0 paper to 255 ink. All zeros when the
@@ -70,12 +72,10 @@ class ImageReader:
         """
         self.check_size(data)
         picture = self._decode(data)
-        if follows_convention(picture):
-            return picture
-        if follows_convention(negative := 255 - picture):
-            return negative
-        ink = find_ink(picture)
-        return np.zeros((SIDE, SIDE), np.uint8) if ink is None else to_convention(ink)
+        note("picture", picture)
+        seen = _normalised(picture, note)
+        note("seen", seen)
+        return seen
 
     def check_size(self, data: bytes) -> None:
         """Refuse a file that is empty or has too many bytes.
@@ -122,6 +122,16 @@ class ImageReader:
             )
         if max(width, height) > LONGEST_SIDE:
             raise InvalidImage(f"the image has {width} x {height} pixels; a side has at most {LONGEST_SIDE}")
+
+
+def _normalised(picture: Pixels, note: Note) -> Pixels:
+    """Grey or colours -> 28x28."""
+    if follows_convention(picture):
+        return picture
+    if follows_convention(negative := 255 - picture):
+        return negative
+    ink = find_ink(picture, note)
+    return np.zeros((SIDE, SIDE), np.uint8) if ink is None else to_convention(ink, note)
 
 
 def _to_picture(image: Image.Image) -> Pixels:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from service.filters import box_mean, closing, roughness, shrink, with_seam
 from service.parts import find_parts
 from service.rules import without_rules
+from service.steps import Note, unnoted
 
 Pixels = npt.NDArray[np.uint8]
 Field = npt.NDArray[np.float32]
@@ -56,24 +57,29 @@ TWO_LEVELS = 0.8
 THUMBNAIL_SIDE = 48
 
 
-def find_ink(picture: Pixels) -> Field | None:
+def find_ink(picture: Pixels, note: Note = unnoted) -> Field | None:
     """How much of each pixel is ink of the digit.
 
     Args:
         picture: uint8 of shape (height, width) or (height, width, 3).
+        note: Is shown the pictures on the way.
 
     Returns:
         float32 of shape (height, width), 0 paper to 1 ink; None when the picture shows no ink.
     """
     channel = colour_of_ink(picture)
+    note("grey", channel)
     level = even_paper(channel)
     if level is not None:
         rise, noise = rise_above_level(channel, level)
     else:
         channel = without_grain(channel)
-        rise, noise = rise_above_paper(channel, best_view(channel))
+        rise, noise = rise_above_paper(channel, best_view(channel), note)
+    note("contrast", rise)
     faintest = faintest_ink(rise, noise)
-    ink = find_digit(without_rules(rise, faintest), faintest, noise)
+    rise = without_rules(rise, faintest)
+    note("unruled", rise)
+    ink = find_digit(rise, faintest, noise)
     return ink if ink is not None and (level is not None or has_edges(ink)) else None
 
 
@@ -177,7 +183,7 @@ def _smoothness(grey: Pixels) -> list[float]:
     return [rough - roughness(closing(grey, max(3, round(widest * max(grey.shape))))) for widest in WIDEST_STROKES]
 
 
-def rise_above_paper(channel: Pixels, view: View) -> tuple[Field, float]:
+def rise_above_paper(channel: Pixels, view: View, note: Note = unnoted) -> tuple[Field, float]:
     """How far each pixel is from the paper under it, in levels as if all paper were lit alike.
 
     Returns:
@@ -185,6 +191,7 @@ def rise_above_paper(channel: Pixels, view: View) -> tuple[Field, float]:
     """
     grey = 255 - channel if view.light_ink else channel
     paper = closing(grey, max(3, round(view.widest * max(grey.shape))))
+    note("paper", 255 - paper if view.light_ink else paper)
     rise = paper.astype(np.float32) - grey
     if not view.light_ink:
         # Ink reflects a share of the light: in half the light its contrast is half.

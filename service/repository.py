@@ -57,6 +57,7 @@ class Model:
         providers_asked: Execution providers wanted, first choice first.
         providers_got: Execution providers in use, first choice first.
         run: Uint8 (N, 1, 28, 28) -> probabilities (N, 10) and digit scores (N,), float32.
+        file: What is in the file.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Model:
     providers_asked: Sequence[str]
     providers_got: Sequence[str]
     run: Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+    file: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,7 @@ def _describe(data: bytes, version: str, session: Session) -> Model:
         providers_asked=session.providers_asked,
         providers_got=session.providers_got,
         run=session.run,
+        file=data,
     )
 
 

@@ -46,24 +46,7 @@ class Session:
             DeviceMissing: The device is not offered, or not taken, by onnxruntime.
             ModelUnusable: The bytes are no ONNX model, or one of another shape.
         """
-        onnxruntime = _import_onnxruntime()
-        offered = onnxruntime.get_available_providers()
-        self.providers_asked = _providers(device, offered)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Spinning threads take the core the server needs; the arena never shrinks.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.enable_cpu_mem_arena = False
-        options.log_severity_level = 3
-        try:
-            # Without enable_fallback=0 a failing provider is silently replaced by the CPU.
-            self._session = onnxruntime.InferenceSession(
-                model, options, providers=self.providers_asked, enable_fallback=0
-            )
-        # onnxruntime raises a type of its own for each kind of damage, and others besides.
-        except Exception as error:
-            raise ModelUnusable(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+        self._session, self.providers_asked = _load(model, device, threads)
         self.providers_got: list[str] = self._session.get_providers()
         if self.providers_got[0] != self.providers_asked[0]:
             raise DeviceMissing(
@@ -102,6 +85,54 @@ class Session:
         """
         probabilities, scores = self._session.run(("probabilities", "digit_score"), {"image": images})
         return probabilities, scores
+
+
+class LayerSession:
+    """A model with more outputs than the usual, run now and then, in the thread of the caller."""
+
+    def __init__(self, model: bytes, *, device: str):
+        """Load a model from memory.
+
+        Args:
+            model: The ONNX file.
+            device: As for `Session`.
+
+        Raises:
+            StartError: As for `Session`.
+        """
+        self._session, _ = _load(model, device, threads=1)
+
+    def run(self, outputs: Sequence[str], images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+        """Run the model.
+
+        Args:
+            outputs: Names of the outputs that are wanted.
+            images: uint8 of shape (N, 1, 28, 28), 0 paper to 255 ink.
+
+        Returns:
+            Each of them, float32 of shape (N, ...).
+        """
+        values: list[npt.NDArray[np.float32]] = self._session.run(outputs, {"image": images})
+        return values
+
+
+def _load(model: bytes, device: str, threads: int) -> tuple[Any, list[str]]:
+    """A session, and the execution providers that were asked for."""
+    onnxruntime = _import_onnxruntime()
+    providers = _providers(device, onnxruntime.get_available_providers())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning threads take the core the server needs; the arena never shrinks.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    try:
+        # Without enable_fallback=0 a failing provider is silently replaced by the CPU.
+        return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0), providers
+    # onnxruntime raises a type of its own for each kind of damage, and others besides.
+    except Exception as error:
+        raise ModelUnusable(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

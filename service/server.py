@@ -20,6 +20,7 @@ from protos import digits_pb2, digits_pb2_grpc, grpc_service_pb2, grpc_service_p
 from service import digits, inference_calls, ports, repository, triton_metrics, web
 from service.classifier import Classifier
 from service.decoding import Decoder
+from service.explaining import Explainer
 from service.images import ImageReader
 from service.inference import Inference
 from service.inference_calls import InferenceCalls
@@ -30,7 +31,7 @@ from service.operations import operations_app
 from service.readiness import Readiness
 from service.reflection import add_reflection
 from service.repository import Model, ModelFile
-from service.runtime import Session
+from service.runtime import LayerSession, Session
 from service.settings import Settings
 from service.trial import Trials
 from service.versions import Versions
@@ -59,8 +60,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     """
     metrics = Metrics()
     metrics.serving(False)
+    reader = ImageReader(settings.max_image_bytes, settings.max_image_pixels)
     decoder = Decoder(
-        ImageReader(settings.max_image_bytes, settings.max_image_pixels),
+        reader,
         threads=settings.decode_threads,
         max_images=settings.max_queue_images,
         observer=metrics,
@@ -71,6 +73,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     if settings.triton_metrics == "on":
         metrics.show_also(lambda: triton_metrics.series(versions))
     classifier = Classifier(decoder, versions, max_batch_images=settings.max_batch_images, observer=metrics)
+    explainer = Explainer(
+        reader, classifier, versions, make_session=lambda model: LayerSession(model, device=settings.device)
+    )
     readiness = Readiness(HEALTH_NAMES, metrics, has_model=lambda: bool(versions.loaded()))
     trials = Trials()
     loader = Loader(
@@ -96,12 +101,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(decoder.close)
+        stack.callback(explainer.close)
         ops = _http(operations_app(metrics.exposition, metrics.content_type, readiness.is_ready), settings)
         ops_port = await ports.open_http(stack, ops, settings.host, settings.ops_port, "--ops-port")
         server = _grpc_server(settings)
         counted = calls.before(server)
         await readiness.tell()
-        _add_digits(counted, settings, classifier, versions, calls.draining)
+        _add_digits(counted, settings, classifier, explainer, versions, calls.draining)
         window = settings.stream_window_images
         oip = InferenceCalls(inference, stream_window=window, draining=calls.draining)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(oip, counted)
@@ -112,6 +118,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         stack.push_async_callback(server.stop, None)
         app = web.public_app(
             classifier,
+            explainer,
             inference,
             metrics,
             max_image_bytes=settings.max_image_bytes,
@@ -157,7 +164,12 @@ def _grpc_server(settings: Settings) -> grpc.aio.Server:
 
 
 def _add_digits(
-    server: grpc.aio.Server, settings: Settings, classifier: Classifier, versions: Versions, draining: asyncio.Event
+    server: grpc.aio.Server,
+    settings: Settings,
+    classifier: Classifier,
+    explainer: Explainer,
+    versions: Versions,
+    draining: asyncio.Event,
 ) -> None:
     limits = digits_pb2.Limits(
         max_image_bytes=settings.max_image_bytes,
@@ -166,7 +178,12 @@ def _add_digits(
         max_message_bytes=settings.max_message_bytes,
     )
     servicer = digits.DigitClassifier(
-        classifier, versions, limits=limits, stream_window_images=settings.stream_window_images, draining=draining
+        classifier,
+        explainer,
+        versions,
+        limits=limits,
+        stream_window_images=settings.stream_window_images,
+        draining=draining,
     )
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
-from service import rest
-from service.classifier import Classifier, Format
-from service.errors import CallError, InvalidImage, InvalidRequest, NotImplementedYet, log_fault
+from service import explain_json, rest
+from service.classifier import Classifier, Format, Prediction
+from service.errors import CallError, InvalidImage, InvalidRequest, log_fault
+from service.explaining import Explainer
 from service.inference import Inference
 
 # The HTTP counterparts that google.rpc.Code gives its codes.
@@ -35,13 +37,14 @@ class Observer(Protocol):
 
 def public_app(
     classifier: Classifier,
+    explainer: Explainer,
     inference: Inference,
     observer: Observer,
     *,
     max_image_bytes: int,
     max_message_bytes: int,
 ) -> web.Application:
-    """`POST /v1/classify`, the Open Inference Protocol below `/v2`, and `/openapi.json`.
+    """`POST /v1/classify` and `/v1/explain`, the Open Inference Protocol below `/v2`, and `/openapi.json`.
 
     Every error is answered with `{"error": text, "code": name of the gRPC status}`.
     """
@@ -52,21 +55,17 @@ def public_app(
         result = answer.results[0]
         if isinstance(result, InvalidImage):
             raise result
-        return web.json_response(
-            {
-                "digit": result.digit,
-                "confidence": result.confidence,
-                "probabilities": result.probabilities,
-                "rejected": bool(result.rejection_reason),
-                "rejection_reason": result.rejection_reason,
-                "digit_score": result.digit_score,
-                "model_version": answer.model_version,
-            }
-        )
+        return web.json_response(_prediction(result, answer.model_version))
 
     async def explain(request: web.Request) -> web.Response:
         """A picture in, how it became an answer out."""
-        raise NotImplementedYet("Explain is not available in this release; Classify answers without its reasons")
+        weights = request.query.get("weights", "on")
+        if weights not in ("on", "off"):
+            raise InvalidRequest(f"weights is {weights[:40]!r}; expected on or off")
+        explanation = await explainer.explain(await _picture(request, max_image_bytes), Format.ENCODED)
+        prediction = _prediction(explanation.prediction, explanation.model_version)
+        body = await asyncio.to_thread(explain_json.write, explanation, prediction, with_weights=weights == "on")
+        return web.Response(body=body, content_type="application/json")
 
     async def openapi(_: web.Request) -> web.Response:
         return web.Response(body=OPENAPI.read_bytes(), content_type="application/json")
@@ -81,6 +80,18 @@ def public_app(
     )
     rest.add_routes(app, inference)
     return app
+
+
+def _prediction(prediction: Prediction, model_version: str) -> dict[str, Any]:
+    return {
+        "digit": prediction.digit,
+        "confidence": prediction.confidence,
+        "probabilities": prediction.probabilities,
+        "rejected": bool(prediction.rejection_reason),
+        "rejection_reason": prediction.rejection_reason,
+        "digit_score": prediction.digit_score,
+        "model_version": model_version,
+    }
 
 
 async def _picture(request: web.Request, max_bytes: int) -> bytes:

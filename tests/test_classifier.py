@@ -66,7 +66,7 @@ async def classifying(run: Run = count_ink, observer: Quiet | None = None, **lim
     reader = ImageReader(max_bytes=100_000, max_pixels=100_000)
     decoder = Decoder(reader, threads=1, max_images=limits.get("max_decode_images", 8), observer=observer)
     async with Versions(max_run_images=4, max_queue_images=64, observer=observer) as versions:
-        await versions.add(Model("digits", "7", "", "", 1.0, 0.0, "", "", "", "", 5.0, [], [], run))
+        await versions.add(Model("digits", "7", "", "", 1.0, 0.0, "", "", "", "", 5.0, [], [], run, b""))
         yield Classifier(decoder, versions, max_batch_images=limits.get("max_batch_images", 8), observer=observer)
     decoder.close()
 

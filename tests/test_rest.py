@@ -171,7 +171,7 @@ def test_forms_that_are_not_acceptable(server: ServerProcess) -> None:
 def test_the_description_names_every_address(server: ServerProcess) -> None:
     status, description = ask(server, "/openapi.json")
     assert status == 200 and description == json.loads(OPENAPI.read_text())
-    app = web.public_app(None, None, None, max_image_bytes=1, max_message_bytes=1)  # type: ignore[arg-type]
+    app = web.public_app(None, None, None, None, max_image_bytes=1, max_message_bytes=1)  # type: ignore[arg-type]
     routes = {
         (route.resource.canonical, route.method.lower())
         for route in app.router.routes()

@@ -48,7 +48,7 @@ async def until_metrics_show(ops_port: int, line: str) -> None:
 
 def replace_model(monkeypatch: pytest.MonkeyPatch, run: Callable[[Images], tuple[Floats, Floats]]) -> None:
     """Let the server load a model made of a function."""
-    model = Model("digits", "1", "", "", 1.0, 0.0, "", "", "", "", 0.0, ["CPU"], ["CPU"], run)
+    model = Model("digits", "1", "", "", 1.0, 0.0, "", "", "", "", 0.0, ["CPU"], ["CPU"], run, b"")
     monkeypatch.setattr(server_module, "_load_model", lambda settings, file, trials: model)
 
 

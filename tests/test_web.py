@@ -96,6 +96,7 @@ async def test_every_error_has_its_http_status(error: Exception, status: int, co
     app = web.public_app(
         Failing(error),  # type: ignore[arg-type]
         None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
         Metrics(),
         max_image_bytes=1000,
         max_message_bytes=2000,
