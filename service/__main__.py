@@ -153,8 +153,8 @@ def _welcome(host: str, server: Running) -> str:
     return f"""\
 digitserve {version("digitserve")} is serving model {model.name}/{model.version} on {model.providers_got[0]}
   gRPC        {address}
-  HTTP        http://{host}:{server.http_port}/v1/classify
-  operations  http://{host}:{server.ops_port}/metrics /livez /readyz
+  HTTP        {server.scheme}://{host}:{server.http_port}/v1/classify
+  operations  {server.scheme}://{host}:{server.ops_port}/metrics /livez /readyz
 Classify a digit, in another terminal:
   {command} classify{elsewhere} {_from_here(EXAMPLES / "seven.png")}"""
 

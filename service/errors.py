@@ -14,7 +14,8 @@
         ├── RuntimeMissing
         ├── ModelUnusable
         ├── DeviceMissing
-        └── PortUnavailable
+        ├── PortUnavailable
+        └── SecretUnusable
 
 Anything else is a fault of ours and is answered with INTERNAL and an opaque
 id. This module imports nothing of ours and no gRPC: a status is only a name.
@@ -112,6 +113,10 @@ class DeviceMissing(StartError):
 
 class PortUnavailable(StartError):
     """A port cannot be listened on."""
+
+
+class SecretUnusable(StartError):
+    """A certificate, a key or a list of tokens cannot be read or used."""
 
 
 def log_fault(error: BaseException) -> str:

@@ -132,6 +132,13 @@ class Metrics:
             ("path", "status"),
             registry=registry,
         )
+        turned_away = Counter(
+            "digitserve_turned_away_total",
+            "Calls and requests without a token or certificate.",
+            ("port",),
+            registry=registry,
+        )
+        self._turned_away = {port: turned_away.labels(port) for port in ("grpc", "http")}
         self._ready = Gauge("digitserve_ready", "1 while the server is ready for calls, else 0.", registry=registry)
         self._model = Gauge(
             "digitserve_model_info",
@@ -181,6 +188,10 @@ class Metrics:
     def http_answered(self, path: str, status: int) -> None:
         """A request for a path, as it is written in the routes, was answered with this status."""
         self._http.labels(path, str(status)).inc()
+
+    def turned_away(self, port: str) -> None:
+        """A caller of "grpc" or "http" had no token, or no certificate."""
+        self._turned_away[port].inc()
 
     def serving(self, ready: bool) -> None:
         """The server became ready, or stopped being so."""

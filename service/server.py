@@ -17,10 +17,12 @@ from aiohttp import web as aiohttp_web
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import digits_pb2, digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
-from service import digits, inference_calls, ports, repository, triton_metrics, web
+from service import digits, grpc_admission, inference_calls, ports, repository, triton_metrics, web
 from service.classifier import Classifier
 from service.decoding import Decoder
 from service.explaining import Explainer
+from service.grpc_admission import TokenInterceptor
+from service.http_admission import guard
 from service.images import ImageReader
 from service.inference import Inference
 from service.inference_calls import InferenceCalls
@@ -32,6 +34,7 @@ from service.readiness import Readiness
 from service.reflection import add_reflection
 from service.repository import Model, ModelFile
 from service.runtime import LayerSession, Session
+from service.security import Security
 from service.settings import Settings
 from service.trial import Trials
 from service.versions import Versions
@@ -43,11 +46,12 @@ HANDOVER_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that serves: the ports it really listens on, and its model."""
+    """A server that serves: the ports it really listens on, "http" or "https", and its model."""
 
     grpc_port: int
     http_port: int
     ops_port: int
+    scheme: str
     model: Model
 
 
@@ -60,6 +64,12 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     """
     metrics = Metrics()
     metrics.serving(False)
+    security = Security.of(
+        cert_file=settings.tls_cert_file,
+        key_file=settings.tls_key_file,
+        client_ca_file=settings.tls_client_ca_file,
+        token_file=settings.token_file,
+    )
     reader = ImageReader(settings.max_image_bytes, settings.max_image_pixels)
     decoder = Decoder(
         reader,
@@ -102,9 +112,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(decoder.close)
         stack.callback(explainer.close)
-        ops = _http(operations_app(metrics.exposition, metrics.content_type, readiness.is_ready), settings)
-        ops_port = await ports.open_http(stack, ops, settings.host, settings.ops_port, "--ops-port")
-        server = _grpc_server(settings)
+        following = asyncio.create_task(security.follow())
+        stack.callback(following.cancel)
+        app = operations_app(metrics.exposition, metrics.content_type, readiness.is_ready)
+        ops = _http(app, settings, security, metrics)
+        tls = security.tls(has_probes=True)
+        ops_port = await ports.open_http(stack, ops, settings.host, settings.ops_port, "--ops-port", tls)
+        server = _grpc_server(settings, security, metrics)
         counted = calls.before(server)
         await readiness.tell()
         _add_digits(counted, settings, classifier, explainer, versions, calls.draining)
@@ -112,8 +126,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         oip = InferenceCalls(inference, stream_window=window, draining=calls.draining)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(oip, counted)
         health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, counted)
-        add_reflection(server, (digits_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR))
-        grpc_port = ports.open_grpc(server, settings.host, settings.grpc_port)
+        if settings.reflection == "on":
+            add_reflection(server, (digits_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR))
+        credentials = grpc_admission.credentials(security.certificates)
+        grpc_port = ports.open_grpc(server, settings.host, settings.grpc_port, credentials)
         await server.start()
         stack.push_async_callback(server.stop, None)
         app = web.public_app(
@@ -124,8 +140,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             max_image_bytes=settings.max_image_bytes,
             max_message_bytes=settings.max_message_bytes,
         )
-        public = _http(app, settings)
-        http_port = await ports.open_http(stack, public, settings.host, settings.http_port, "--http-port")
+        public = _http(app, settings, security, metrics)
+        tls = security.tls(has_probes=False)
+        http_port = await ports.open_http(stack, public, settings.host, settings.http_port, "--http-port", tls)
 
         await stack.enter_async_context(versions)
         stack.push_async_callback(loader.close)
@@ -138,7 +155,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         if settings.model_control == "poll":
             watching = asyncio.create_task(loader.watch(settings.model_poll_s))
             stack.callback(watching.cancel)
-        yield Running(grpc_port, http_port, ops_port, versions.find().model)
+        yield Running(grpc_port, http_port, ops_port, security.scheme, versions.find().model)
 
 
 def _load_model(settings: Settings, file: ModelFile, trials: Trials | None) -> Model:
@@ -151,7 +168,7 @@ def _load_model(settings: Settings, file: ModelFile, trials: Trials | None) -> M
     return repository.load(file, make_session)
 
 
-def _grpc_server(settings: Settings) -> grpc.aio.Server:
+def _grpc_server(settings: Settings, security: Security, metrics: Metrics) -> grpc.aio.Server:
     """The transport; nothing else of the service knows which one it is."""
     options = [
         # Without it a second server on the same port would silently share the calls.
@@ -160,7 +177,8 @@ def _grpc_server(settings: Settings) -> grpc.aio.Server:
         ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
     ]
-    return grpc.aio.server(options=options)
+    tokens = [TokenInterceptor(security.tokens, lambda: metrics.turned_away("grpc"))] if security.tokens else None
+    return grpc.aio.server(interceptors=tokens, options=options)
 
 
 def _add_digits(
@@ -188,7 +206,10 @@ def _add_digits(
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
 
 
-def _http(app: aiohttp_web.Application, settings: Settings) -> aiohttp_web.AppRunner:
+def _http(
+    app: aiohttp_web.Application, settings: Settings, security: Security, metrics: Metrics
+) -> aiohttp_web.AppRunner:
+    guard(app, security, lambda: metrics.turned_away("http"))
     # A handler whose caller has gone is cancelled, and its image never run.
     return aiohttp_web.AppRunner(
         app, access_log=None, shutdown_timeout=settings.drain_timeout_s, handler_cancellation=True

@@ -64,6 +64,11 @@ def _setting(default: Any, group: str, help: str, check: Check | None = None) ->
 
 
 PORT = between(0, 65535)
+# The values that a profile allows; the first is the default with it.
+PROFILES: dict[str, dict[str, tuple[str, ...]]] = {
+    "default": {},
+    "production": {"reflection": ("off",), "model_control": ("none", "poll")},
+}
 # Above it, Pillow warns of a decompression bomb and then refuses by itself.
 PILLOWS_MAX_PIXELS = 89_478_485
 
@@ -80,6 +85,26 @@ class Settings:
     grpc_port: int = _setting(8001, "addresses", "gRPC port; 0 takes a free one", PORT)
     http_port: int = _setting(8000, "addresses", "HTTP port of POST /v1/classify; 0 takes a free one", PORT)
     ops_port: int = _setting(8002, "addresses", "port of /metrics, /livez and /readyz; 0 takes a free one", PORT)
+
+    profile: str = _setting(
+        "default",
+        "access",
+        "default, or production: no reflection, and no loading of models by calls; whoever asks for them is refused",
+        one_of(*PROFILES),
+    )
+    reflection: str = _setting(
+        "on", "access", "on or off: whether callers may ask which calls there are", one_of("on", "off")
+    )
+    tls_cert_file: str = _setting("", "access", "PEM certificates of the server; every port speaks TLS then")
+    tls_key_file: str = _setting("", "access", "PEM key that belongs to them")
+    tls_client_ca_file: str = _setting(
+        "",
+        "access",
+        "PEM authorities; callers need a certificate of one, probes of the operations port excepted",
+    )
+    token_file: str = _setting(
+        "", "access", "file with a token a line; callers need one of them, health checks excepted"
+    )
 
     transport: str = _setting(
         "auto", "process", "gRPC implementation; this release has grpcio, which auto takes", one_of("auto", "grpcio")
@@ -143,6 +168,15 @@ class Settings:
             value = getattr(self, spec.name)
             if check and (problem := check(value)):
                 raise InvalidSetting(f"{_names(spec.name)}: {problem}, not {value!r}")
+        for name, allowed in PROFILES[self.profile].items():
+            if (value := getattr(self, name)) not in allowed:
+                raise InvalidSetting(
+                    f"{_names(name)} must be {' or '.join(allowed)} with --profile {self.profile}, not {value!r}"
+                )
+        if bool(self.tls_cert_file) != bool(self.tls_key_file):
+            raise InvalidSetting(f"{_names('tls_cert_file')} and {_names('tls_key_file')} need each other")
+        if self.tls_client_ca_file and not self.tls_cert_file:
+            raise InvalidSetting(f"{_names('tls_client_ca_file')} needs {_names('tls_cert_file')}")
         if self.max_batch_images > self.max_queue_images:
             raise InvalidSetting(
                 f"{_names('max_batch_images')} is {self.max_batch_images}, more than "
@@ -162,11 +196,12 @@ class Settings:
         for spec in fields(cls):
             title = spec.metadata["group"]
             group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
+            default = "none" if getattr(defaults, spec.name) == "" else getattr(defaults, spec.name)
             group.add_argument(
                 _flag(spec.name),
                 default=argparse.SUPPRESS,
                 metavar="SECONDS" if spec.name.endswith("_s") else spec.name.rsplit("_", 1)[-1].upper(),
-                help=f"{spec.metadata['help']} (default: {getattr(defaults, spec.name)}; {_variable(spec.name)})",
+                help=f"{spec.metadata['help']} (default: {default}; {_variable(spec.name)})",
             )
 
     @classmethod
@@ -181,7 +216,8 @@ class Settings:
             InvalidSetting: A value cannot be read or is out of range.
         """
         kinds = get_type_hints(cls)
-        values: dict[str, Any] = {}
+        profile = flags.get("profile", environ.get(_variable("profile"), ""))
+        values: dict[str, Any] = {name: allowed[0] for name, allowed in PROFILES.get(profile, {}).items()}
         for spec in fields(cls):
             for source, text in ((_flag(spec.name), flags.get(spec.name)), _from(environ, spec.name)):
                 if text is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -35,8 +36,20 @@ class ServerProcess:
         welcome: What the command printed when it was ready.
     """
 
-    def __init__(self, *flags: str, command: Path = COMMAND, cpus: str | None = None):
-        """Start with these flags, on these cores only ("0" or "0,1"), and wait until it is ready."""
+    def __init__(
+        self,
+        *flags: str,
+        command: Path = COMMAND,
+        cpus: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        token: str = "",
+    ):
+        """Start with these flags, on these cores only ("0" or "0,1"), and wait until it is ready.
+
+        `get` and `metric` speak TLS and show a token, if it wants that.
+        """
+        self._tls = tls
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         pinned = ["taskset", "-c", cpus] if cpus else []
         free_ports = ("--grpc-port", "0", "--http-port", "0", "--ops-port", "0")
         self.process = subprocess.Popen(
@@ -53,7 +66,7 @@ class ServerProcess:
                 lines.append(self.process.stdout.readline())
                 break
         self.welcome = "".join(lines)
-        ports = re.search(r"gRPC +(\S+)\n +HTTP +(http://[^/]+)\S*\n +operations +(http://[^/]+)", self.welcome)
+        ports = re.search(r"gRPC +(\S+)\n +HTTP +(https?://[^/]+)\S*\n +operations +(https?://[^/]+)", self.welcome)
         if not ports:
             self.process.kill()
             raise AssertionError(f"the server did not start: {self.welcome}{self.process.communicate()[1]}")
@@ -78,7 +91,8 @@ class ServerProcess:
 
     def get(self, url: str) -> str:
         """The body of a GET."""
-        with urllib.request.urlopen(url, timeout=10) as response:
+        request = urllib.request.Request(url, headers=self._headers)
+        with urllib.request.urlopen(request, timeout=10, context=self._tls) as response:
             body: bytes = response.read()
         return body.decode()
 

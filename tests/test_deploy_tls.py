@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,38 +10,13 @@ import grpc
 import pytest
 
 from protos import digits_pb2, digits_pb2_grpc
+from tests.certificates import certificate_of, make_certificates, renew
 from tests.conftest import REPOSITORY
 from tests.manifests import DEPLOY, needs
 from tests.proxies import endpoint, envoy_command, free_port, running
 from tests.server_process import ServerProcess, wait_until
 
 EXAMPLE = (REPOSITORY / "service" / "examples" / "seven.png").read_bytes()
-
-
-def make_certificates(folder: Path) -> None:
-    """An authority, and certificates of it for the server and a client, as a mounted secret has them; and a stranger's.
-
-    A secret's files are links into the folder `..data`, itself a link, which Kubernetes replaces to renew them all.
-    """
-    (folder / "..first").mkdir()
-    (folder / "..data").symlink_to("..first")
-    for name in ("ca.crt", "tls.crt", "tls.key"):
-        (folder / name).symlink_to(f"..data/{name}")
-    openssl("-subj", "/CN=authority", "-keyout", folder / "ca.key", "-out", folder / "ca.crt")
-    openssl("-subj", "/CN=stranger", "-keyout", folder / "stranger.key", "-out", folder / "stranger.crt")
-    sign(folder, "client", folder)
-    sign(folder, "tls", folder)
-
-
-def sign(authority: Path, name: str, folder: Path) -> None:
-    """Make a certificate of the authority: folder/name.crt and folder/name.key."""
-    by = ("-CA", authority / "ca.crt", "-CAkey", authority / "ca.key", "-addext", "subjectAltName=DNS:localhost")
-    openssl(*by, "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt")
-
-
-def openssl(*arguments: str | Path) -> None:
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-    subprocess.run([needs("openssl"), "req", "-x509", *key, *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
@@ -97,22 +70,6 @@ def test_a_renewed_certificate_is_taken_up(mutual_tls: tuple[str, Path]) -> None
     address, folder = mutual_tls
     assert classify_over_tls(address, folder, "client") == 7
     before = certificate_of(address, folder)
-    renewed = folder / "..second"
-    renewed.mkdir()
-    (renewed / "ca.crt").write_bytes((folder / "ca.crt").read_bytes())
-    sign(folder, "tls", renewed)
-    (folder / "..data_tmp").symlink_to("..second")
-    (folder / "..data_tmp").rename(folder / "..data")
+    renew(folder)
     wait_until(lambda: certificate_of(address, folder) != before)
     assert classify_over_tls(address, folder, "client") == 7
-
-
-def certificate_of(address: str, folder: Path) -> bytes:
-    """The certificate that the server shows."""
-    context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
-    context.load_cert_chain(folder / "client.crt", folder / "client.key")
-    host, port = address.split(":")
-    with socket.create_connection((host, int(port))) as plain, context.wrap_socket(plain, server_hostname=host) as tls:
-        shown = tls.getpeercert(binary_form=True)
-        assert shown is not None
-        return shown

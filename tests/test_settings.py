@@ -62,4 +62,5 @@ def test_help_names_every_flag_its_default_and_its_variable() -> None:
     defaults = Settings()
     for field in dataclasses.fields(Settings):
         assert f"--{field.name.replace('_', '-')} " in text
-        assert f"default: {getattr(defaults, field.name)}; DIGITSERVE_{field.name.upper()})" in text
+        default = getattr(defaults, field.name)
+        assert f"default: {'none' if default == '' else default}; DIGITSERVE_{field.name.upper()})" in text

@@ -1,0 +1,50 @@
+"""Which requests are answered: those with what the server wants of its callers, and probes; any other is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from service.security import Security, Tokens
+
+PROBES = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
+
+
+def guard(app: web.Application, security: Security, turned_away: Callable[[], None]) -> None:
+    """Let an application answer only those who may ask; call it before the application is used.
+
+    Args:
+        app: An address that is added to it tomorrow is guarded without a word about it.
+        security: What is wanted of callers.
+        turned_away: Called for everyone who is refused.
+    """
+    if not security.wants_something:
+        return
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        # By the route and not by the text of the address, which can be spelt in many ways.
+        resource = request.match_info.route.resource
+        problem = None if resource and resource.canonical in PROBES else _problem(request, security)
+        if problem is None:
+            return await handler(request)
+        turned_away()
+        answer = {"error": problem, "code": "UNAUTHENTICATED"}
+        return web.json_response(answer, status=401, headers={"WWW-Authenticate": "Bearer"})
+
+    app.middlewares.insert(0, guarded)
+
+
+def _problem(request: web.Request, security: Security) -> str | None:
+    """Why a request is not answered."""
+    certificates, tokens = security.certificates, security.tokens
+    if certificates and certificates.callers_show_theirs:
+        # Where probes come in, the handshake asks for a certificate and takes none for an answer.
+        shown = request.transport and request.transport.get_extra_info("peercert")
+        if not shown:
+            return "a client certificate is needed"
+    if tokens and not any(map(tokens.admit, request.headers.getall("Authorization", ()))):
+        return Tokens.WANTED
+    return None
