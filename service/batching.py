@@ -2,7 +2,7 @@
 
 A single loop waits until the model is free, takes the images that are there
 and runs them together: a batch grows by itself while the model is busy, and
-a lone caller waits for nobody. Knows numpy and a callable; no ONNX, no gRPC,
+a lone caller waits for no timer. Knows numpy and a callable; no ONNX, no gRPC,
 and of an answer only that it can be cut and put together.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -43,6 +44,8 @@ Run = Callable[[Images], A]
 # Priorities go from 1, the first to run, to this; 0 and larger numbers mean the ordinary one.
 PRIORITY_LEVELS = 3
 ORDINARY_PRIORITY = 2
+# Passes of the event loop, a few microseconds each, without anybody new before the model runs.
+QUIET_PASSES = 4
 
 
 class Observer(Protocol):
@@ -192,6 +195,7 @@ class Batcher(Generic[A]):
         try:
             while True:
                 await self._arrived.wait()
+                await self._let_more_arrive()
                 batch = self._take()
                 if batch:
                     await self._run_batch(batch)
@@ -206,6 +210,16 @@ class Batcher(Generic[A]):
                 group = queue.popleft()
                 self._count(-group.waiting)
                 _fail(group, NotReady("the server cannot run its model any more; another one may answer"))
+
+    async def _let_more_arrive(self) -> None:
+        """Let those in who are at the door: gRPC hands calls over one by one, a loop pass and a thread switch each."""
+        quiet, before = 0, self._queued_images
+        while quiet < QUIET_PASSES and before < self._max_run_images:
+            # On a single core, gRPC's threads cannot bring anything while this one goes on.
+            os.sched_yield()
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self._queued_images == before else 0
+            before = self._queued_images
 
     def _take(self) -> list[tuple[_Group[A], Images]]:
         """The next run: live groups by priority and in the order of arrival, up to the size of a run.
