@@ -9,41 +9,18 @@ and of an answer only that it can be cut and put together.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from service.errors import DeadlinePassed, NotReady, QueueFull
+from service.errors import NotReady, QueueFull
+from service.queueing import A, Account, Group, Images, Outcome, Parts, Queue
 
-Images = npt.NDArray[np.uint8]
-
-
-class Answers(Protocol):
-    """What the model says about images, in their order."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, part: slice, /) -> Self:
-        """Of some of the images."""
-
-    def followed_by(self, others: Sequence[Self], /) -> Self:
-        """This and the others as one."""
-
-
-A = TypeVar("A", bound=Answers)
 Run = Callable[[Images], A]
-
-# Priorities go from 1, the first to run, to this; 0 and larger numbers mean the ordinary one.
-PRIORITY_LEVELS = 3
-ORDINARY_PRIORITY = 2
 # Passes of the event loop, a few microseconds each, without anybody new before the model runs.
 QUIET_PASSES = 4
 
@@ -56,48 +33,6 @@ class Observer(Protocol):
 
     def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
         """The model ran once, on groups of images that had waited this long."""
-
-
-class Account(Protocol):
-    """Whoever counts the runs of some of the groups, as others do of others."""
-
-    def ran(self, images: int, seconds: float) -> None:
-        """One run held this many of their images."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[A]):
-    """What the model said about a group of images, and where the time went.
-
-    Attributes:
-        answers: To its images.
-        queue_seconds: From submission until the group's first run began.
-        model_seconds: Sum of the runs that held images of the group.
-    """
-
-    answers: A
-    queue_seconds: float
-    model_seconds: float
-
-
-@dataclass(slots=True, eq=False)
-class _Group(Generic[A]):
-    """Images submitted together, and how far the model has come with them."""
-
-    images: Images
-    deadline: float | None
-    submitted: float
-    account: Account | None
-    future: asyncio.Future[Outcome[A]]
-    queue: deque[_Group[A]]
-    taken: int = 0
-    queue_seconds: float = 0.0
-    model_seconds: float = 0.0
-    answers: list[A] = field(default_factory=list)
-
-    @property
-    def waiting(self) -> int:
-        return len(self.images) - self.taken
 
 
 class Batcher(Generic[A]):
@@ -121,8 +56,7 @@ class Batcher(Generic[A]):
         self._max_run_images = max_run_images
         self._max_queue_images = max_queue_images
         self._observer = observer
-        self._queues: tuple[deque[_Group[A]], ...] = tuple(deque() for _ in range(PRIORITY_LEVELS))
-        self._queued_images = 0
+        self._queue: Queue[A] = Queue(observer.queue_changed)
         self._arrived = asyncio.Event()
         self._closing = False
         self._loop_task: asyncio.Task[None] | None = None
@@ -152,7 +86,7 @@ class Batcher(Generic[A]):
     @property
     def waiting_groups(self) -> int:
         """Groups that have images in the queue."""
-        return sum(map(len, self._queues))
+        return len(self._queue)
 
     async def submit(
         self, images: Images, deadline: float | None = None, priority: int = 0, account: Account | None = None
@@ -173,21 +107,19 @@ class Batcher(Generic[A]):
         """
         if self._closing:
             raise NotReady("the server is shutting down; another one may answer")
-        if self._queued_images + len(images) > self._max_queue_images:
+        if self._queue.images + len(images) > self._max_queue_images:
             raise QueueFull(
-                f"{self._queued_images} images are waiting and {len(images)} more would exceed the limit of "
+                f"{self._queue.images} images are waiting and {len(images)} more would exceed the limit of "
                 f"{self._max_queue_images} (--max-queue-images); try again a little later"
             )
         future: asyncio.Future[Outcome[A]] = asyncio.get_running_loop().create_future()
-        queue = self._queues[(priority if 1 <= priority <= PRIORITY_LEVELS else ORDINARY_PRIORITY) - 1]
-        group = _Group(images, deadline, time.monotonic(), account, future, queue)
-        queue.append(group)
-        self._count(len(images))
+        group = Group(images, deadline, time.monotonic(), priority, account, future)
+        self._queue.add(group)
         self._arrived.set()
         try:
             return await future
         except asyncio.CancelledError:
-            self._forget(group)
+            self._queue.forget(group)
             raise
 
     async def _work(self) -> None:
@@ -196,7 +128,7 @@ class Batcher(Generic[A]):
             while True:
                 await self._arrived.wait()
                 await self._let_more_arrive()
-                batch = self._take()
+                batch = self._queue.take(self._max_run_images, time.monotonic())
                 if batch:
                     await self._run_batch(batch)
                 elif self._closing:
@@ -206,52 +138,19 @@ class Batcher(Generic[A]):
         finally:
             # Empty unless the loop itself failed: then nobody must wait for it.
             self._closing = True
-            while queue := self._next_queue():
-                group = queue.popleft()
-                self._count(-group.waiting)
-                _fail(group, NotReady("the server cannot run its model any more; another one may answer"))
+            self._queue.fail(NotReady("the server cannot run its model any more; another one may answer"))
 
     async def _let_more_arrive(self) -> None:
         """Let those in who are at the door: gRPC hands calls over one by one, a loop pass and a thread switch each."""
-        quiet, before = 0, self._queued_images
+        quiet, before = 0, self._queue.images
         while quiet < QUIET_PASSES and before < self._max_run_images:
             # On a single core, gRPC's threads cannot bring anything while this one goes on.
             os.sched_yield()
             await asyncio.sleep(0)
-            quiet = quiet + 1 if self._queued_images == before else 0
-            before = self._queued_images
+            quiet = quiet + 1 if self._queue.images == before else 0
+            before = self._queue.images
 
-    def _take(self) -> list[tuple[_Group[A], Images]]:
-        """The next run: live groups by priority and in the order of arrival, up to the size of a run.
-
-        What does not fit of a large group goes to the end of its queue, so
-        that single images never wait for the whole of it.
-        """
-        now = time.monotonic()
-        batch: list[tuple[_Group[A], Images]] = []
-        room = self._max_run_images
-        while room and (queue := self._next_queue()):
-            group = queue.popleft()
-            if group.deadline is not None and now >= group.deadline:
-                self._count(-group.waiting)
-                _fail(group, DeadlinePassed(f"the deadline passed after {now - group.submitted:.3f} s in the queue"))
-                continue
-            if not group.taken:
-                group.queue_seconds = now - group.submitted
-            part = group.images[group.taken : group.taken + room]
-            group.taken += len(part)
-            room -= len(part)
-            self._count(-len(part))
-            batch.append((group, part))
-            if group.waiting:
-                queue.append(group)
-        return batch
-
-    def _next_queue(self) -> deque[_Group[A]] | None:
-        """The first queue in which a group waits."""
-        return next(filter(None, self._queues), None)
-
-    async def _run_batch(self, batch: list[tuple[_Group[A], Images]]) -> None:
+    async def _run_batch(self, batch: Parts[A]) -> None:
         """Run the model once and hand every group its part of the answer."""
         images = batch[0][1] if len(batch) == 1 else np.concatenate([part for _, part in batch])
         began = time.monotonic()
@@ -268,47 +167,21 @@ class Batcher(Generic[A]):
         except BaseException as error:
             fault = error if isinstance(error, Exception) else RuntimeError("the run of the model was broken off")
             for group, _ in batch:
-                self._forget(group)
-                _fail(group, fault)
+                self._queue.forget(group)
+                group.failed(fault)
             if not isinstance(error, Exception):
                 raise
             return
         start = 0
         for group, part in batch:
-            stop = start + len(part)
-            group.answers.append(answers[start:stop])
-            group.model_seconds += seconds
-            start = stop
-            if not group.waiting:
-                _finish(group)
-
-    def _forget(self, group: _Group[A]) -> None:
-        """Take a group that nobody waits for any more out of the queue."""
-        with contextlib.suppress(ValueError):
-            group.queue.remove(group)
-            self._count(-group.waiting)
-
-    def _count(self, change: int) -> None:
-        self._queued_images += change
-        self._observer.queue_changed(change)
+            group.answered(answers[start : start + len(part)], seconds)
+            start += len(part)
 
 
-def _by_account(batch: Sequence[tuple[_Group[A], Images]]) -> dict[Account, int]:
+def _by_account(batch: Parts[A]) -> dict[Account, int]:
     """How many images of a run belong to each account."""
     images: dict[Account, int] = {}
     for group, part in batch:
         if group.account is not None:
             images[group.account] = images.get(group.account, 0) + len(part)
     return images
-
-
-def _finish(group: _Group[A]) -> None:
-    if not group.future.done():
-        first, *others = group.answers
-        answers = first.followed_by(others) if others else first
-        group.future.set_result(Outcome(answers, group.queue_seconds, group.model_seconds))
-
-
-def _fail(group: _Group[A], error: Exception) -> None:
-    if not group.future.done():
-        group.future.set_exception(error)

@@ -14,12 +14,12 @@ from typing import Protocol
 
 import numpy as np
 
-from service.batching import Outcome
 from service.convention import SIDE
 from service.decoding import Decoder
 from service.errors import InvalidImage, InvalidRequest
 from service.images import Pixels
 from service.judging import Images, Judged
+from service.queueing import Outcome
 from service.statistics import Requests
 from service.versions import Version, Versions
 

@@ -11,9 +11,9 @@ from typing import cast
 
 from protos import grpc_service_pb2 as pb
 from service import model_config, tensors
-from service.batching import Images
 from service.classifier import Classifier, Inferred
 from service.errors import CallError, DeadlinePassed, InvalidRequest, NotFound, NotImplementedYet, NotReady
+from service.judging import Images
 from service.loading import Loader
 from service.model_config import DOORS, FILES_DOOR, Door
 from service.versions import Versions

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protos import grpc_service_pb2 as pb
-from service.batching import ORDINARY_PRIORITY, PRIORITY_LEVELS
+from service.queueing import ORDINARY_PRIORITY, PRIORITY_LEVELS
 from service.repository import Model
 from service.statistics import Duration, Requests
 from service.versions import Version

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching import Batcher, Images
+from service.batching import Batcher
 from service.errors import DeadlinePassed, NotReady, QueueFull
+from service.queueing import Images
 
 
 class Record:

@@ -1,0 +1,176 @@
+"""Groups of images that wait for a model: by priority, in the order of arrival, and fairly towards large ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import DeadlinePassed
+
+Images = npt.NDArray[np.uint8]
+
+# Priorities go from 1, the first to run, to this; 0 and larger numbers mean the ordinary one.
+PRIORITY_LEVELS = 3
+ORDINARY_PRIORITY = 2
+
+
+class Answers(Protocol):
+    """What the model says about images, in their order."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Self:
+        """Of some of the images."""
+
+    def followed_by(self, others: Sequence[Self], /) -> Self:
+        """This and the others as one."""
+
+
+A = TypeVar("A", bound=Answers)
+
+
+class Account(Protocol):
+    """Whoever counts the runs of some of the groups, as others do of others."""
+
+    def ran(self, images: int, seconds: float) -> None:
+        """One run held this many of their images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[A]):
+    """What the model said about a group of images, and where the time went.
+
+    Attributes:
+        answers: To its images.
+        queue_seconds: From submission until the group's first run began.
+        model_seconds: Sum of the runs that held images of the group.
+    """
+
+    answers: A
+    queue_seconds: float
+    model_seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class Group(Generic[A]):
+    """Images submitted together, and how far the model has come with them.
+
+    Attributes:
+        images: uint8 of shape (N, 1, 28, 28).
+        deadline: `time.monotonic()` after which the answer is useless.
+        submitted: Likewise, when they came.
+        priority: 1 to `PRIORITY_LEVELS`; anything else is the ordinary one.
+        account: Told of the runs that hold some of them.
+        future: What the caller waits for.
+    """
+
+    images: Images
+    deadline: float | None
+    submitted: float
+    priority: int
+    account: Account | None
+    future: asyncio.Future[Outcome[A]]
+    taken: int = 0
+    queue_seconds: float = 0.0
+    model_seconds: float = 0.0
+    answers: list[A] = field(default_factory=list)
+
+    @property
+    def waiting(self) -> int:
+        """Images that no run has taken."""
+        return len(self.images) - self.taken
+
+    def answered(self, answers: A, seconds: float) -> None:
+        """A run that took so long answered the next images; with the last ones, the caller gets them all."""
+        self.answers.append(answers)
+        self.model_seconds += seconds
+        if not self.waiting and not self.future.done():
+            first, *others = self.answers
+            answers = first.followed_by(others) if others else first
+            self.future.set_result(Outcome(answers, self.queue_seconds, self.model_seconds))
+
+    def failed(self, error: Exception) -> None:
+        """The caller gets an error instead."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+# Groups of a run, each with those of its images that the run holds.
+Parts = list[tuple[Group[A], Images]]
+
+
+class Queue(Generic[A]):
+    """Groups that wait.
+
+    Attributes:
+        images: How many images of theirs wait.
+    """
+
+    def __init__(self, on_change: Callable[[int], None]):
+        """Start empty; `on_change` is told how many images more wait, or fewer."""
+        self.images = 0
+        self._on_change = on_change
+        self._levels: tuple[deque[Group[A]], ...] = tuple(deque() for _ in range(PRIORITY_LEVELS))
+
+    def __len__(self) -> int:
+        """Groups that have images in the queue."""
+        return sum(map(len, self._levels))
+
+    def add(self, group: Group[A]) -> None:
+        """Have a group wait."""
+        self._level(group).append(group)
+        self._count(len(group.images))
+
+    def take(self, room: int, now: float) -> Parts[A]:
+        """The next run: live groups by priority and in the order of arrival, up to so many images.
+
+        What does not fit of a large group goes to the end of its level, so
+        that single images never wait for the whole of it. Those whose
+        deadline has passed by `now` are told so.
+        """
+        batch: Parts[A] = []
+        before = self.images
+        while room and (level := next(filter(None, self._levels), None)):
+            group = level.popleft()
+            if group.deadline is not None and now >= group.deadline:
+                self.images -= group.waiting
+                group.failed(DeadlinePassed(f"the deadline passed after {now - group.submitted:.3f} s in the queue"))
+                continue
+            if not group.taken:
+                group.queue_seconds = now - group.submitted
+            part = group.images[group.taken : group.taken + room]
+            group.taken += len(part)
+            room -= len(part)
+            self.images -= len(part)
+            batch.append((group, part))
+            if group.waiting:
+                level.append(group)
+        self._on_change(self.images - before)
+        return batch
+
+    def forget(self, group: Group[A]) -> None:
+        """Take out a group that nobody waits for any more, if it is still here."""
+        level = self._level(group)
+        if group in level:
+            level.remove(group)
+            self._count(-group.waiting)
+
+    def fail(self, error: Exception) -> None:
+        """Take out all groups; their callers get an error."""
+        for level in self._levels:
+            while level:
+                level.popleft().failed(error)
+        self._count(-self.images)
+
+    def _level(self, group: Group[A]) -> deque[Group[A]]:
+        return self._levels[(group.priority if 1 <= group.priority <= PRIORITY_LEVELS else ORDINARY_PRIORITY) - 1]
+
+    def _count(self, change: int) -> None:
+        self.images += change
+        self._on_change(change)
