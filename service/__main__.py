@@ -140,7 +140,10 @@ async def _serve_until_signalled(settings: Settings) -> None:
     async with running(settings) as server:
         serving = True
         print(_welcome(settings.host, server), flush=True)
-        await signalled
+        await asyncio.wait([signalled, server.failed], return_when=asyncio.FIRST_COMPLETED)
+        failed = server.failed.exception() if server.failed.done() else None
+    if failed:
+        raise failed
 
 
 def _welcome(host: str, server: Running) -> str:

@@ -1,7 +1,7 @@
 """Many callers, one model run.
 
-A single loop waits until the model is free, takes the images that are there
-and runs them together: a batch grows by itself while the model is busy, and
+A loop waits until the model is free, takes the images that are there and
+runs them together: a batch grows by itself while the model is busy, and
 a lone caller waits for no timer. Knows numpy and a callable; no ONNX, no gRPC,
 and of an answer only that it can be cut and put together.
 """
@@ -42,25 +42,29 @@ class Batcher(Generic[A]):
     leaving it answers everything that was accepted, then stops.
     """
 
-    def __init__(self, run: Run[A], *, max_run_images: int, max_queue_images: int, observer: Observer):
+    def __init__(
+        self, run: Run[A], *, max_run_images: int, max_queue_images: int, observer: Observer, runs_at_once: int = 1
+    ):
         """Prepare; nothing runs until `start`.
 
         Args:
             run: Takes uint8 (N, 1, 28, 28); returns N answers. Called in
-                a thread of the batcher's own.
+                threads of the batcher's own.
             max_run_images: Most images in one run; larger groups are run in parts.
             max_queue_images: Images that may wait; `submit` refuses more.
             observer: Told of the queue's length and of every run.
+            runs_at_once: Runs that may be in progress at the same time.
         """
         self._run = run
         self._max_run_images = max_run_images
         self._max_queue_images = max_queue_images
         self._observer = observer
+        self._runs_at_once = runs_at_once
         self._queue: Queue[A] = Queue(observer.queue_changed)
         self._arrived = asyncio.Event()
         self._closing = False
-        self._loop_task: asyncio.Task[None] | None = None
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._loops: list[asyncio.Task[None]] = []
+        self._executor = ThreadPoolExecutor(runs_at_once, thread_name_prefix="model")
 
     async def __aenter__(self) -> Batcher[A]:
         self.start()
@@ -71,15 +75,14 @@ class Batcher(Generic[A]):
 
     def start(self) -> None:
         """Begin to run what is submitted."""
-        self._loop_task = asyncio.create_task(self._work(), name="batching loop")
+        self._loops = [asyncio.create_task(self._work(), name="batching loop") for _ in range(self._runs_at_once)]
 
     async def close(self) -> None:
         """Refuse new groups, answer the accepted ones, stop."""
         self._closing = True
         self._arrived.set()
         try:
-            if self._loop_task:
-                await self._loop_task
+            await asyncio.gather(*self._loops)
         finally:
             self._executor.shutdown()
 
@@ -123,7 +126,7 @@ class Batcher(Generic[A]):
             raise
 
     async def _work(self) -> None:
-        """The one loop: decide, run, account."""
+        """The loop, once for each run that may be in progress: decide, run, account."""
         try:
             while True:
                 await self._arrived.wait()
@@ -152,36 +155,36 @@ class Batcher(Generic[A]):
 
     async def _run_batch(self, batch: Parts[A]) -> None:
         """Run the model once and hand every group its part of the answer."""
-        images = batch[0][1] if len(batch) == 1 else np.concatenate([part for _, part in batch])
+        images = batch[0][2] if len(batch) == 1 else np.concatenate([part for _, _, part in batch])
         began = time.monotonic()
         try:
             answers = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, images)
             if len(answers) != len(images):
                 raise ValueError(f"the model answered {len(answers)} of {len(images)} images")
             seconds = time.monotonic() - began
-            first_parts = [group for group, part in batch if group.taken == len(part)]
-            self._observer.model_ran(len(images), seconds, [group.queue_seconds for group in first_parts])
+            waits = [group.queue_seconds for group, start, _ in batch if not start]
+            self._observer.model_ran(len(images), seconds, waits)
             for account, held in _by_account(batch).items():
                 account.ran(held, seconds)
         # A failed run fails its own groups, whatever the reason, and no others.
         except BaseException as error:
             fault = error if isinstance(error, Exception) else RuntimeError("the run of the model was broken off")
-            for group, _ in batch:
+            for group, _, _ in batch:
                 self._queue.forget(group)
                 group.failed(fault)
             if not isinstance(error, Exception):
                 raise
             return
-        start = 0
-        for group, part in batch:
-            group.answered(answers[start : start + len(part)], seconds)
-            start += len(part)
+        row = 0
+        for group, start, part in batch:
+            group.answer(start, answers[row : row + len(part)], seconds)
+            row += len(part)
 
 
 def _by_account(batch: Parts[A]) -> dict[Account, int]:
     """How many images of a run belong to each account."""
     images: dict[Account, int] = {}
-    for group, part in batch:
+    for group, _, part in batch:
         if group.account is not None:
             images[group.account] = images.get(group.account, 0) + len(part)
     return images

@@ -128,6 +128,19 @@ class Loader:
         if refused:
             raise InvalidRequest(f"not loaded: {'; '.join(refused)}; what was loaded before goes on answering")
 
+    async def reopen(self) -> None:
+        """Load what is loaded once more: what it runs on has failed.
+
+        Raises:
+            StartError: It cannot be loaded any more.
+        """
+
+        async def again() -> None:
+            for file in [*self._loaded.values()]:
+                await self._add(file)
+
+        await self._to_its_end(again)
+
     async def unload(self) -> None:
         """Answer with no version until the next `reload`."""
 
@@ -237,7 +250,14 @@ class Loader:
             self._observer.model_removed(model.name, model.version, replaced.model.sha256)
         self._observer.model_loaded(model.name, model.version, model.sha256)
         self._observer.providers(model.providers_asked, model.providers_got)
-        log.info("model %s/%s answers now, sha256 %s", model.name, model.version, model.sha256)
+        log.info(
+            "model %s/%s answers now, sha256 %s, on %s (asked: %s)",
+            model.name,
+            model.version,
+            model.sha256,
+            ", ".join(model.providers_got),
+            ", ".join(model.providers_asked),
+        )
 
     async def _remove(self, version: str) -> None:
         leaving = self._versions.find(version).model

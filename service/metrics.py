@@ -27,22 +27,23 @@ from prometheus_client.registry import Collector
 
 SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CONFIDENCE_BUCKETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
-IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
-# Name, help, and the values by (model, version).
-Series = tuple[str, str, Sequence[tuple[tuple[str, str], float]]]
+# Name, help, and the values by the values of the labels.
+Series = tuple[str, str, Sequence[tuple[Sequence[str], float]]]
 
 
 class _Elsewhere(Collector):
     """Series counted elsewhere, without a type: whether they are counters, nobody needs to know."""
 
-    def __init__(self, series: Callable[[], Iterable[Series]]):
+    def __init__(self, labels: Sequence[str], series: Callable[[], Iterable[Series]]):
+        self._labels = labels
         self._series = series
 
     def collect(self) -> Iterator[Metric]:
         for name, help, values in self._series():
-            family = UnknownMetricFamily(name, help, labels=("model", "version"))
+            family = UnknownMetricFamily(name, help, labels=self._labels)
             for labels, value in values:
                 family.add_metric(labels, value)
             yield family
@@ -152,6 +153,11 @@ class Metrics:
         self._provider = Info(
             "digitserve_provider", "ONNX Runtime execution providers, asked for and got.", registry=registry
         )
+        self._fallback = Gauge(
+            "digitserve_device_fallback",
+            "1 while the model runs on another device than it was asked to, else 0.",
+            registry=registry,
+        )
 
     def calls_of(self, kind: str, service: str, method: str) -> MethodCalls:
         """The series of one method; `kind` is "unary" or "bidi_stream"."""
@@ -214,10 +220,11 @@ class Metrics:
     def providers(self, asked: Sequence[str], got: Sequence[str]) -> None:
         """The newest model was loaded with these execution providers."""
         self._provider.info({"asked": ",".join(asked), "got": ",".join(got)})
+        self._fallback.set(got[0] != asked[0])
 
-    def show_also(self, series: Callable[[], Iterable[Series]]) -> None:
-        """Show series that are counted elsewhere, asked for whenever the metrics are."""
-        self._registry.register(_Elsewhere(series))
+    def show_also(self, labels: Sequence[str], series: Callable[[], Iterable[Series]]) -> None:
+        """Show series with these labels that are counted elsewhere, asked for whenever the metrics are."""
+        self._registry.register(_Elsewhere(labels, series))
 
     async def exposition(self) -> bytes:
         """All series in Prometheus' text format, of type `content_type`; asked for as those of many workers are."""

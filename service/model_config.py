@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protos import grpc_service_pb2 as pb
+from service.devices import CPU
 from service.queueing import ORDINARY_PRIORITY, PRIORITY_LEVELS
 from service.repository import Model
 from service.statistics import Duration, Requests
@@ -68,7 +69,8 @@ def config(door: Door, model: Model, *, policy: str, max_batch_images: int, max_
         max_batch_images: Most images in one request.
         max_run_images: Most images in one run.
     """
-    kind = pb.ModelInstanceGroup.KIND_GPU if "CUDA" in model.providers_got[0] else pb.ModelInstanceGroup.KIND_CPU
+    on_cpu = model.providers_got[0] == CPU
+    kind = pb.ModelInstanceGroup.KIND_CPU if on_cpu else pb.ModelInstanceGroup.KIND_GPU
     facts = {
         "sha256": model.sha256,
         "network": model.network,
@@ -93,7 +95,7 @@ def config(door: Door, model: Model, *, policy: str, max_batch_images: int, max_
             pb.ModelOutput(name=name, data_type=_CONFIG_TYPES[datatype], dims=(*batch, *shape))
             for name, (datatype, shape) in door.outputs.items()
         ],
-        instance_group=[pb.ModelInstanceGroup(name=f"{door.name}_0", kind=kind, count=1)],
+        instance_group=[pb.ModelInstanceGroup(name=f"{door.name}_0", kind=kind, count=model.runs_at_once)],
         default_model_filename="model.onnx",
         dynamic_batching=pb.ModelDynamicBatching(
             preferred_batch_size=[max_run_images],

@@ -77,21 +77,25 @@ class Group(Generic[A]):
     account: Account | None
     future: asyncio.Future[Outcome[A]]
     taken: int = 0
+    answered: int = 0
     queue_seconds: float = 0.0
     model_seconds: float = 0.0
-    answers: list[A] = field(default_factory=list)
+    # Of each part, by where it begins.
+    answers: dict[int, A] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
         """Images that no run has taken."""
         return len(self.images) - self.taken
 
-    def answered(self, answers: A, seconds: float) -> None:
-        """A run that took so long answered the next images; with the last ones, the caller gets them all."""
-        self.answers.append(answers)
+    def answer(self, start: int, answers: A, seconds: float) -> None:
+        """A run that took so long answered the images from `start` on; when all are, the caller gets them."""
+        self.answers[start] = answers
+        self.answered += len(answers)
         self.model_seconds += seconds
-        if not self.waiting and not self.future.done():
-            first, *others = self.answers
+        if self.answered == len(self.images) and not self.future.done():
+            # Of two runs at the same time, the one with a later part may end first.
+            first, *others = [self.answers[begins] for begins in sorted(self.answers)]
             answers = first.followed_by(others) if others else first
             self.future.set_result(Outcome(answers, self.queue_seconds, self.model_seconds))
 
@@ -101,8 +105,8 @@ class Group(Generic[A]):
             self.future.set_exception(error)
 
 
-# Groups of a run, each with those of its images that the run holds.
-Parts = list[tuple[Group[A], Images]]
+# Groups of a run, each with those of its images that the run holds and where among all of them these begin.
+Parts = list[tuple[Group[A], int, Images]]
 
 
 class Queue(Generic[A]):
@@ -144,11 +148,12 @@ class Queue(Generic[A]):
                 continue
             if not group.taken:
                 group.queue_seconds = now - group.submitted
-            part = group.images[group.taken : group.taken + room]
+            start = group.taken
+            part = group.images[start : start + room]
             group.taken += len(part)
             room -= len(part)
             self.images -= len(part)
-            batch.append((group, part))
+            batch.append((group, start, part))
             if group.waiting:
                 level.append(group)
         self._on_change(self.images - before)

@@ -33,6 +33,7 @@ class Session(Protocol):
     metadata: Mapping[str, str]
     providers_asked: list[str]
     providers_got: list[str]
+    runs_at_once: int
 
     def run(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Uint8 (N, 1, 28, 28) -> probabilities (N, 10) and digit scores (N,), float32."""
@@ -58,6 +59,7 @@ class Model:
         providers_got: Execution providers in use, first choice first.
         run: Uint8 (N, 1, 28, 28) -> probabilities (N, 10) and digit scores (N,), float32.
         file: What is in the file.
+        runs_at_once: How many threads may call it with profit.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Model:
     providers_got: Sequence[str]
     run: Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
     file: bytes
+    runs_at_once: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +188,7 @@ def _describe(data: bytes, version: str, session: Session) -> Model:
         providers_got=session.providers_got,
         run=session.run,
         file=data,
+        runs_at_once=session.runs_at_once,
     )
 
 

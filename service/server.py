@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -17,9 +17,10 @@ from aiohttp import web as aiohttp_web
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import digits_pb2, digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
-from service import digits, grpc_admission, inference_calls, ports, repository, triton_metrics, web
+from service import digits, gpu_metrics, grpc_admission, inference_calls, ports, repository, triton_metrics, web
 from service.classifier import Classifier
 from service.decoding import Decoder
+from service.devices import GpuOptions
 from service.explaining import Explainer
 from service.grpc_admission import TokenInterceptor
 from service.http_admission import guard
@@ -31,6 +32,7 @@ from service.loading import Loader
 from service.metrics import Metrics
 from service.operations import operations_app
 from service.readiness import Readiness
+from service.recovery import Recovery
 from service.reflection import add_reflection
 from service.repository import Model, ModelFile
 from service.runtime import LayerSession, Session
@@ -46,13 +48,17 @@ HANDOVER_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that serves: the ports it really listens on, "http" or "https", and its model."""
+    """A server that serves: the ports it really listens on, "http" or "https", its model, and why it cannot go on.
+
+    `failed` ends with the reason, once there is one.
+    """
 
     grpc_port: int
     http_port: int
     ops_port: int
     scheme: str
     model: Model
+    failed: asyncio.Future[None]
 
 
 @contextlib.asynccontextmanager
@@ -81,18 +87,19 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         max_run_images=settings.max_run_images, max_queue_images=settings.max_queue_images, observer=metrics
     )
     if settings.triton_metrics == "on":
-        metrics.show_also(lambda: triton_metrics.series(versions))
+        metrics.show_also(("model", "version"), lambda: triton_metrics.series(versions))
+    if settings.device != "cpu" and (nvml := gpu_metrics.open_nvml()):
+        metrics.show_also(("gpu_uuid",), lambda: gpu_metrics.series(nvml))
     classifier = Classifier(decoder, versions, max_batch_images=settings.max_batch_images, observer=metrics)
-    explainer = Explainer(
-        reader, classifier, versions, make_session=lambda model: LayerSession(model, device=settings.device)
-    )
+    explainer = Explainer(reader, classifier, versions, make_session=LayerSession)
     readiness = Readiness(HEALTH_NAMES, metrics, has_model=lambda: bool(versions.loaded()))
     trials = Trials()
+    recovery = Recovery()
     loader = Loader(
         versions,
         find=lambda: repository.find(settings.models_dir),
         # While others answer, a file that ends the process would take them along.
-        load=lambda file: _load_model(settings, file, trials if versions.loaded() else None),
+        load=lambda file: _load_model(settings, file, trials if versions.loaded() else None, recovery.device_lost),
         policy=settings.model_versions,
         observer=metrics,
         on_change=readiness.tell,
@@ -149,21 +156,39 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         # Before the loader closes: it waits for what is being loaded, and the drain has its own limit.
         stack.callback(trials.close)
         await loader.start()
+        recovery.begin(loader.reopen)
         stack.push_async_callback(_finish_calls, server, calls, public, settings.drain_timeout_s)
         await readiness.open(True)
         stack.push_async_callback(_drain, readiness, settings.drain_delay_s)
         if settings.model_control == "poll":
             watching = asyncio.create_task(loader.watch(settings.model_poll_s))
             stack.callback(watching.cancel)
-        yield Running(grpc_port, http_port, ops_port, security.scheme, versions.find().model)
+        yield Running(grpc_port, http_port, ops_port, security.scheme, versions.find().model, recovery.failed)
 
 
-def _load_model(settings: Settings, file: ModelFile, trials: Trials | None) -> Model:
+def _load_model(settings: Settings, file: ModelFile, trials: Trials | None, on_lost: Callable[[], None]) -> Model:
+    gpu = GpuOptions(
+        precision=settings.gpu_precision,
+        cudnn_search=settings.gpu_cudnn_search,
+        arena=settings.gpu_arena,
+        memory_mib=settings.gpu_memory_mib,
+        graphs=settings.gpu_graphs == "on",
+        tensorrt_cache_dir=settings.tensorrt_cache_dir,
+    )
+
     def make_session(model: bytes) -> Session:
         # The first models have none: there is nothing yet that their end could harm.
         if trials:
             trials.run(model, max_run_images=settings.max_run_images)
-        return Session(model, device=settings.device, threads=settings.threads, max_run_images=settings.max_run_images)
+        return Session(
+            model,
+            device=settings.device,
+            threads=settings.threads,
+            max_run_images=settings.max_run_images,
+            on_missing=settings.on_device_missing,
+            gpu=gpu,
+            on_lost=on_lost,
+        )
 
     return repository.load(file, make_session)
 

@@ -8,48 +8,15 @@ nothing of what the settings are used for.
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from service.errors import InvalidSetting
+from service.setting_checks import Check, between, device, not_empty, one_of, version_policy
 
 MIB = 1024 * 1024
-
-Check = Callable[[Any], str | None]
-
-
-def between(low: float, high: float) -> Check:
-    """A check that a number lies between two bounds, both allowed."""
-
-    def check(value: float) -> str | None:
-        if low <= value <= high:
-            return None
-        return f"must be {low:g}" if low == high else f"must be between {low:.10g} and {high:.10g}"
-
-    return check
-
-
-def one_of(*choices: str) -> Check:
-    """A check that a text is one of a few."""
-
-    def check(value: str) -> str | None:
-        return None if value in choices else f"must be one of {', '.join(choices)}"
-
-    return check
-
-
-def not_empty(value: str) -> str | None:
-    """A check that a text is not empty."""
-    return None if value else "must not be empty"
-
-
-def version_policy(value: str) -> str | None:
-    """A check that a text says which versions to serve."""
-    fits = re.fullmatch(r"all|latest:[1-9][0-9]{0,3}|[0-9]{1,9}(,[0-9]{1,9})*", value)
-    return None if fits else "must be latest:N, all, or numbers such as 1,3"
 
 
 def bundled_models() -> Path:
@@ -131,10 +98,48 @@ class Settings:
     device: str = _setting(
         "auto",
         "model",
-        "cpu, cuda, or auto: cuda where ONNX Runtime has it, else cpu; cuda refuses to start without one",
-        one_of("auto", "cpu", "cuda"),
+        "what runs the model: cpu, cuda, cuda:N (the GPU of that number), tensorrt, or auto: cuda where it works, "
+        "else cpu",
+        device,
+    )
+    on_device_missing: str = _setting(
+        "fail",
+        "model",
+        "what to do where --device is not there or fails: fail (do not start, or end), or fallback to the CPU, which "
+        "the log and digitserve_device_fallback tell",
+        one_of("fail", "fallback"),
     )
     threads: int = _setting(1, "model", "threads ONNX Runtime uses inside one run", between(1, 256))
+
+    gpu_precision: str = _setting(
+        "fp32",
+        "gpu",
+        "fp32, tf32 (products of factors rounded to 10 bits) or, with tensorrt, fp16; answers agree with the CPU's "
+        "only in fp32",
+        one_of("fp32", "tf32", "fp16"),
+    )
+    gpu_cudnn_search: str = _setting(
+        "heuristic",
+        "gpu",
+        "how cuDNN chooses its convolutions: heuristic, exhaustive (tries all, a slower start) or default",
+        one_of("heuristic", "exhaustive", "default"),
+    )
+    gpu_memory_mib: int = _setting(0, "gpu", "MiB of a GPU's memory one session may take; 0: all", between(0, 1 << 20))
+    gpu_arena: str = _setting(
+        "same-as-requested",
+        "gpu",
+        "how its memory is taken: same-as-requested, or next-power-of-two",
+        one_of("same-as-requested", "next-power-of-two"),
+    )
+    gpu_graphs: str = _setting(
+        "off",
+        "gpu",
+        "on: record the run of every batch size as a CUDA graph and replay it; with cuda, and a model that stays",
+        one_of("off", "on"),
+    )
+    tensorrt_cache_dir: str = _setting(
+        "", "gpu", "folder for the engines that TensorRT builds; without it, each start builds them anew"
+    )
 
     max_run_images: int = _setting(32, "batching", "most images in one run of the model", between(1, 4096))
     max_queue_images: int = _setting(
@@ -186,6 +191,15 @@ class Settings:
             raise InvalidSetting(
                 f"{_names('max_image_bytes')} is {self.max_image_bytes}; it must be less than "
                 f"{_names('max_message_bytes')} of {self.max_message_bytes}: a message holds an image and its envelope"
+            )
+
+        if self.gpu_precision == "fp16" and self.device != "tensorrt":
+            raise InvalidSetting(f"{_names('gpu_precision')} is fp16; that needs {_names('device')} tensorrt")
+        if self.gpu_graphs == "on" and (self.device == "tensorrt" or self.model_control != "none"):
+            # While a run is recorded, nothing else may happen on the GPU: no other model can be loaded meanwhile.
+            raise InvalidSetting(
+                f"{_names('gpu_graphs')} is on; that needs {_names('device')} cuda and {_names('model_control')} none, "
+                f"not {self.device} and {self.model_control}"
             )
 
     @classmethod

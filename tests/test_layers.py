@@ -47,7 +47,7 @@ def test_the_layers_are_those_that_onnx_finds() -> None:
 def test_the_shapes_are_those_of_what_comes_out() -> None:
     anatomy, model = take_apart(MODEL)
     images = np.zeros((2, 1, 28, 28), np.uint8)
-    values = LayerSession(model, device="cpu").run([layer.value for layer in anatomy.layers], images)
+    values = LayerSession(model).run([layer.value for layer in anatomy.layers], images)
     assert [value.shape[1:] for value in values] == [layer.shape for layer in anatomy.layers]
 
 
@@ -55,7 +55,7 @@ def test_a_model_that_was_taken_apart_answers_as_before() -> None:
     _, model = take_apart(MODEL)
     images = np.random.default_rng(1).integers(0, 256, (5, 1, 28, 28), np.uint8)
     names = ["probabilities", "digit_score"]
-    before, after = (LayerSession(each, device="cpu").run(names, images) for each in (MODEL, model))
+    before, after = (LayerSession(each).run(names, images) for each in (MODEL, model))
     np.testing.assert_allclose(after[0], before[0], atol=1e-6)
     np.testing.assert_allclose(after[1], before[1], atol=1e-4)
 
@@ -83,7 +83,7 @@ def test_padding_and_strides_are_told_and_what_comes_out_is_pytorchs() -> None:
     assert (convolution.kernel, convolution.stride, convolution.padding) == ((3, 5), (2, 1), (1, 2, 1, 2))
     assert (pool.kernel, pool.stride, pool.padding) == ((3, 2), (2, 3), (0, 0, 0, 0))
     images = np.random.default_rng(1).integers(0, 256, (2, 1, 28, 28), np.uint8)
-    found = LayerSession(model, device="cpu").run([layer.value for layer in anatomy.layers], images)
+    found = LayerSession(model).run([layer.value for layer in anatomy.layers], images)
     value = torch.tensor(images) / 255
     for layer, part, values in zip(anatomy.layers, network, found, strict=False):
         value = part(value)

@@ -64,11 +64,14 @@ def test_model_provider_and_readiness_are_shown() -> None:
     metrics = Metrics()
     assert values(metrics)["digitserve_model_loads_total,outcome=refused"] == 0
     metrics.model_loaded("digits", "3", "abc")
+    metrics.providers(["CUDA"], ["CUDA", "CPU"])
+    assert values(metrics)["digitserve_device_fallback"] == 0
     metrics.providers(["CUDA", "CPU"], ["CPU"])
     metrics.serving(True)
     found = values(metrics)
     assert found["digitserve_model_info,name=digits,sha256=abc,version=3"] == 1
     assert found["digitserve_provider_info,asked=CUDA,CPU,got=CPU"] == 1
+    assert found["digitserve_device_fallback"] == 1
     assert found["digitserve_ready"] == 1
     metrics.serving(False)
     metrics.model_removed("digits", "3", "abc")

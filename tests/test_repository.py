@@ -35,6 +35,7 @@ class FakeSession:
         self.metadata = metadata
         self.providers_asked = ["A", "B"]
         self.providers_got = ["B"]
+        self.runs_at_once = 2
 
     def run(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         return np.zeros((len(images), 10), np.float32), np.zeros(len(images), np.float32)
@@ -71,7 +72,7 @@ def test_the_facts_are_those_of_the_file(tmp_path: Path) -> None:
     assert (model.name, model.network, model.accuracy) == ("digits", "one layer", 0.995)
     assert (model.trained_on, model.reject_threshold) == ("digits", 3.5)
     assert (model.calibration_error, model.tested_on, model.licence, model.commit) == (0.002, "others", "free", "abc")
-    assert (model.providers_asked, model.providers_got) == (["A", "B"], ["B"])
+    assert (model.providers_asked, model.providers_got, model.runs_at_once) == (["A", "B"], ["B"], 2)
 
 
 def test_no_model_says_where_it_was_looked_for(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,15 +14,17 @@ import pytest
 from onnx import TensorProto, helper
 
 from service import runtime
-from service.errors import DeviceMissing, ModelUnusable, RuntimeMissing
-from service.runtime import CPU, CUDA, Session
+from service.devices import CPU, CUDA, TENSORRT, GpuOptions
+from service.errors import DeviceMissing, ModelUnusable, NotReady, RuntimeMissing
+from service.runtime import Session
 from service.settings import bundled_models
+from tests.pretended_gpu import PretendedGpu
 
 RELEASED = (bundled_models() / "digits/1/model.onnx").read_bytes()
 
 
-def session(model: bytes = RELEASED, device: str = "cpu") -> Session:
-    return Session(model, device=device, threads=1, max_run_images=8)
+def session(model: bytes = RELEASED, device: str = "cpu", **others: Any) -> Session:
+    return Session(model, device=device, threads=1, max_run_images=8, **others)
 
 
 def model_of(
@@ -62,24 +66,86 @@ def test_without_a_gpu_the_cpu_is_asked_for_and_got(device: str, monkeypatch: py
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
     made = session(device=device)
     assert made.providers_asked == made.providers_got == [CPU]
+    assert made.runs_at_once == 1
 
 
-def test_asking_for_a_gpu_that_is_not_offered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("device", "first"), [("cuda", CUDA), ("cuda:1", CUDA), ("tensorrt", TENSORRT)])
+def test_asking_for_a_gpu_that_is_not_offered_is_refused_or_falls_back_visibly(
+    device: str, first: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
-    with pytest.raises(DeviceMissing, match=r"--device cuda needs CUDAExecutionProvider, ONNX Runtime offers only CPU"):
+    text = f"--device {device} does not work: it needs {first}, ONNX Runtime offers only {CPU}"
+    with pytest.raises(DeviceMissing, match=text):
+        session(device=device)
+    made = session(device=device, on_missing="fallback")
+    assert (made.providers_asked[0], made.providers_got) == (first, [CPU])
+    assert [(record.levelname, text in record.message) for record in caplog.records] == [("WARNING", True)]
+
+
+def test_a_gpu_that_is_offered_but_not_taken_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the driver is missing or broken: ONNX Runtime quietly takes the CPU, we do not."""
+    PretendedGpu(monkeypatch).works = False
+    with pytest.raises(DeviceMissing, match=r"--device cuda does not work: it asks for CUDA.*took CPUExec"):
         session(device="cuda")
+    for device, on_missing in (("cuda", "fallback"), ("auto", "fail")):
+        caplog.clear()
+        made = session(device=device, on_missing=on_missing)
+        assert (made.providers_asked, made.providers_got, made.runs_at_once) == ([CUDA], [CPU], 1)
+        assert "the model runs on the CPU instead" in caplog.text
+        assert made.run(np.zeros((3, 1, 28, 28), np.uint8))[0].shape == (3, 10)
 
 
-def test_a_gpu_that_is_offered_but_not_taken_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when the driver is broken: ONNX Runtime quietly takes the CPU, we do not."""
-    real: Callable[..., onnxruntime.InferenceSession] = onnxruntime.InferenceSession
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
-    monkeypatch.setattr(
-        onnxruntime, "InferenceSession", lambda model, options, providers, **_: real(model, options, providers=[CPU])
-    )
-    for device in ("cuda", "auto"):
-        with pytest.raises(DeviceMissing, match=f"--device {device} asks for CUDA.*took CPUExecutionProvider"):
-            session(device=device)
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_on_a_gpu_two_sessions_take_no_cpu_and_answer_alike(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpu = session()
+    gpu = PretendedGpu(monkeypatch)
+    made = session(device=device)
+    assert (made.providers_asked, made.providers_got, made.runs_at_once) == ([CUDA], [CUDA, CPU], 2)
+    assert len(gpu.sessions) == 2
+    for providers, options in gpu.sessions:
+        assert [name for name, _ in providers] == [CUDA]
+        assert providers[0][1]["use_tf32"] == "0"
+        assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert gpu.pages  # its buffers are page-locked
+    images = np.random.default_rng(0).integers(0, 256, (20, 1, 28, 28), np.uint8)  # more than one run holds
+    for got, expected in zip(made.run(images), on_cpu.run(images), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_another_precision_is_left_to_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = PretendedGpu(monkeypatch)
+    session(device="cuda", gpu=GpuOptions(precision="tf32"))
+    assert gpu.sessions[0][0][0][1]["use_tf32"] == "1"
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == ""
+
+
+def test_a_gpu_that_fails_when_it_is_warmed_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when its memory is too small for the largest run."""
+    PretendedGpu(monkeypatch).fails = True
+    with pytest.raises(DeviceMissing, match="the GPU fails on runs of up to 8 images: CUDA failure 999"):
+        session(device="cuda")
+    assert session(device="cuda", on_missing="fallback").providers_got == [CPU]
+
+
+def test_a_bad_model_is_the_models_fault_on_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    PretendedGpu(monkeypatch)
+    with pytest.raises(ModelUnusable, match="ONNX Runtime cannot load the model"):
+        session(b"not a model", device="cuda", on_missing="fallback")
+
+
+def test_a_gpu_that_fails_later_is_told_once_and_callers_may_try_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = PretendedGpu(monkeypatch)
+    told: list[str] = []
+    made = session(device="cuda", on_lost=lambda: told.append("lost"))
+    gpu.fails = True
+    for _ in range(2):
+        with pytest.raises(NotReady) as error:
+            made.run(np.zeros((1, 1, 28, 28), np.uint8))
+        assert str(error.value) == "the server has lost its GPU; it or another one may answer in a moment"
+    assert told == ["lost"]
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,9 @@ from service import ports
 from service import server as server_module
 from service.errors import ModelUnusable, PortUnavailable
 from service.judging import Floats, Images
-from service.repository import Model, ModelFile
+from service.repository import Model
 from service.server import running
 from service.settings import Settings
-from service.trial import Trials
 from tests.server_process import wait_until
 
 RAW_BLANK = pb.ClassifyRequest(format=pb.IMAGE_FORMAT_RAW_28X28, image=bytes(784))
@@ -49,7 +48,7 @@ async def until_metrics_show(ops_port: int, line: str) -> None:
 def replace_model(monkeypatch: pytest.MonkeyPatch, run: Callable[[Images], tuple[Floats, Floats]]) -> None:
     """Let the server load a model made of a function."""
     model = Model("digits", "1", "", "", 1.0, 0.0, "", "", "", "", 0.0, ["CPU"], ["CPU"], run, b"")
-    monkeypatch.setattr(server_module, "_load_model", lambda settings, file, trials: model)
+    monkeypatch.setattr(server_module, "_load_model", lambda *_: model)
 
 
 async def test_a_server_serves_while_its_context_lasts() -> None:
@@ -84,9 +83,9 @@ async def test_until_the_model_is_loaded_the_ports_answer_not_ready(monkeypatch:
         port.set_result(found)
         return found
 
-    def load(settings: Settings, file: ModelFile, trials: Trials | None) -> Model:
+    def load(*arguments: object) -> Model:
         asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(10)
-        return real_load(settings, file, trials)
+        return real_load(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ports, "open_grpc", listen)
     monkeypatch.setattr(server_module, "_load_model", load)

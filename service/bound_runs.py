@@ -1,0 +1,169 @@
+"""Runs on a GPU: of a few fixed sizes, on buffers that are bound once, several at a time.
+
+A run of N images is done in the next larger size; what lies behind them in
+the buffer is computed and thrown away. So every shape is known and warm before
+the first caller comes, memory does not grow, and a run can be recorded as a
+CUDA graph. Works on any device that ONNX Runtime has, which is handed in.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import queue
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Images = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+# A new array of a shape and dtype, in memory that the device copies from and to well.
+Allocate = Callable[[tuple[int, ...], Any], npt.NDArray[Any]]
+
+# ONNX Runtime runs a size once before it records it, and the first run of all sets up the libraries.
+RUNS_TO_WARM = 3
+
+
+def sizes(max_run_images: int) -> list[int]:
+    """The powers of two below the size of the largest run, and that size."""
+    return [*(1 << power for power in range((max_run_images - 1).bit_length())), max_run_images]
+
+
+class BoundRuns:
+    """Runs images on whichever of its lanes is free."""
+
+    def __init__(
+        self,
+        onnxruntime: Any,
+        sessions: Sequence[Any],
+        *,
+        max_run_images: int,
+        allocate: Allocate = np.zeros,
+        graphs_on: tuple[str, int] | None = None,
+    ):
+        """Bind and warm every size in every session.
+
+        Args:
+            onnxruntime: The module.
+            sessions: One for each run at a time; each is used by one thread only, as CUDA graphs demand.
+            max_run_images: Size of the largest run.
+            allocate: Makes the buffers in the host's memory.
+            graphs_on: The device, by type and number, whose memory recorded runs work on; None records nothing.
+        """
+        self._largest = max_run_images
+        self._free: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
+        # One after the other: nothing else may happen on the device while a run is recorded.
+        for session in sessions:
+            self._free.put(_Lane(onnxruntime, session, sizes(max_run_images), allocate, graphs_on))
+
+    def run(self, images: Images) -> tuple[Floats, Floats]:
+        """Run the model on any number of images; in parts, if it is more than the largest run.
+
+        Args:
+            images: uint8 of shape (N, 1, 28, 28).
+
+        Returns:
+            float32 of shape (N, 10), and float32 of shape (N,).
+        """
+        lane = self._free.get()
+        try:
+            parts = [lane.run(images[start : start + self._largest]) for start in range(0, len(images), self._largest)]
+        finally:
+            self._free.put(lane)
+        if len(parts) == 1:
+            return parts[0]
+        probabilities, scores = zip(*parts, strict=True)
+        return np.concatenate(probabilities), np.concatenate(scores)
+
+
+class _Lane:
+    """One session, the thread that uses it, and its buffers."""
+
+    def __init__(
+        self,
+        onnxruntime: Any,
+        session: Any,
+        sizes: Sequence[int],
+        allocate: Allocate,
+        graphs_on: tuple[str, int] | None,
+    ):
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._buffers = [
+            self._thread.submit(_Buffers, onnxruntime, session, size, allocate, graphs_on).result() for size in sizes
+        ]
+
+    def run(self, images: Images) -> tuple[Floats, Floats]:
+        buffers = next(each for each in self._buffers if each.size >= len(images))
+        return self._thread.submit(buffers.run, images).result()
+
+
+class _Buffers:
+    """Input and outputs of one size, bound to one session; warm."""
+
+    def __init__(
+        self, onnxruntime: Any, session: Any, size: int, allocate: Allocate, graphs_on: tuple[str, int] | None
+    ):
+        self.size = size
+        self._session = session
+        self._images: Images = allocate((size, 1, 28, 28), np.uint8)
+        self._outputs = {
+            "probabilities": allocate((size, 10), np.float32),
+            "digit_score": allocate((size,), np.float32),
+        }
+        self._options = onnxruntime.RunOptions()
+        self._on_device: dict[str, Any] = {}
+        host = {"image": self._images, **self._outputs}
+        if graphs_on:
+            # What is recorded are addresses: each size is a graph of its own, on memory of its own.
+            self._options.add_run_config_entry("gpu_graph_id", str(size))
+            for name, array in host.items():
+                made = onnxruntime.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type, *graphs_on)
+                self._on_device[name] = made
+        self._binding = session.io_binding()
+        values = self._on_device or {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in host.items()
+        }
+        self._binding.bind_ortvalue_input("image", values["image"])
+        for name in self._outputs:
+            self._binding.bind_ortvalue_output(name, values[name])
+        for _ in range(RUNS_TO_WARM):
+            self.run(np.zeros((size, 1, 28, 28), np.uint8))
+
+    def run(self, images: Images) -> tuple[Floats, Floats]:
+        count = len(images)
+        self._images[:count] = images
+        if self._on_device:
+            self._on_device["image"].update_inplace(self._images)
+        self._session.run_with_iobinding(self._binding, self._options)
+        if self._on_device:
+            probabilities, scores = (self._on_device[name].numpy() for name in self._outputs)
+        else:
+            probabilities, scores = self._outputs.values()
+        # The buffers are written again by the next run.
+        return probabilities[:count].copy(), scores[:count].copy()
+
+
+def pinned_arrays(cudart: Any, gpu: int) -> Allocate:
+    """A maker of arrays in page-locked memory, which a GPU reads and writes by itself.
+
+    Args:
+        cudart: CUDA's runtime library, as ctypes loads it.
+        gpu: The number of the GPU.
+    """
+
+    def allocate(shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        address = ctypes.c_void_p()
+        status = cudart.cudaSetDevice(gpu) or cudart.cudaHostAlloc(ctypes.byref(address), ctypes.c_size_t(size), 0)
+        if status:
+            raise MemoryError(f"CUDA has no {size} bytes of page-locked memory (error {status})")
+        memory = (ctypes.c_char * size).from_address(address.value or 0)
+        # At the end of the process CUDA may be gone before it.
+        weakref.finalize(memory, cudart.cudaFreeHost, address).atexit = False
+        return np.frombuffer(memory, dtype).reshape(shape)
+
+    return allocate

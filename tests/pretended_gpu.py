@@ -1,0 +1,74 @@
+"""A GPU that is the CPU under another name, for machines that have none.
+
+ONNX Runtime is made to offer CUDA; a session on it computes on the CPU and says
+otherwise. What is tested with it is what we do around a provider, not the provider.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import onnxruntime
+import pytest
+
+from service import runtime
+from service.devices import CPU, CUDA
+
+
+class PretendedGpu:
+    """What was asked of it, and what goes wrong with it.
+
+    Attributes:
+        works: Whether ONNX Runtime can use it; if not, it takes the CPU instead, without a word.
+        fails: Whether its runs fail.
+        sessions: Providers and session options of each session made on it.
+        pages: Page-locked memory in use, by address.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        """Let there be one, until the test is over."""
+        self.works, self.fails = True, False
+        self.sessions: list[tuple[list[tuple[str, dict[str, str]]], Any]] = []
+        self.pages: dict[int, Any] = {}
+        real = onnxruntime.InferenceSession
+        gpu = self
+
+        class Session(real):  # type: ignore[misc, valid-type]
+            def __init__(self, model: bytes, options: Any, providers: Any, **others: Any):
+                assert others == {"enable_fallback": 0}
+                self._pretends = providers[0][0] != CPU and gpu.works
+                if providers[0][0] != CPU:
+                    gpu.sessions.append((providers, options))
+                plain = onnxruntime.SessionOptions()
+                plain.log_severity_level = 3
+                super().__init__(model, plain, providers=[CPU], **others)
+
+            def get_providers(self) -> list[str]:
+                return [CUDA, CPU] if self._pretends else [CPU]
+
+            def run_with_iobinding(self, *arguments: Any) -> None:
+                if gpu.fails:
+                    raise RuntimeError("CUDA failure 999: unknown error ; GPU=0 ; hostname=secret")
+                super().run_with_iobinding(*arguments)
+
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+        monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+        monkeypatch.setattr(runtime, "_cudart", lambda onnxruntime: self)
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")
+
+    def cudaSetDevice(self, gpu: int) -> int:
+        """As CUDA's."""
+        return 0
+
+    def cudaHostAlloc(self, address: Any, size: ctypes.c_size_t, flags: int) -> int:
+        """As CUDA's."""
+        memory = ctypes.create_string_buffer(size.value)
+        address._obj.value = ctypes.addressof(memory)
+        self.pages[address._obj.value] = memory
+        return 0
+
+    def cudaFreeHost(self, address: ctypes.c_void_p) -> int:
+        """As CUDA's."""
+        del self.pages[address.value or 0]
+        return 0
