@@ -196,11 +196,11 @@ class Inference:
         found = self._versions.find(request.model_version)
         priority, timeout_us = 0, 0
         try:
-            given = self._read(request, door)
             wanted = _wanted(request, door) if request.outputs else DEFAULT_OUTPUTS
             if request.parameters:
                 priority = tensors.whole_number(request.parameters, "priority")
                 timeout_us = tensors.whole_number(request.parameters, "timeout")
+            given = self._read(request, door)
         except CallError:
             # What comes after this, the classifier counts.
             model_config.requests(door, found).fail.add(0.0)

@@ -43,6 +43,10 @@ class Readiness:
         """Whether calls are welcome."""
         return self._is_open and self._has_model()
 
+    def is_open(self) -> bool:
+        """Whether the server has started and is not going away."""
+        return self._is_open
+
     async def open(self, is_open: bool) -> None:
         """Begin to welcome calls, or end it."""
         self._is_open = is_open

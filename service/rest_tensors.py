@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def _read_request(
     request = pb.ModelInferRequest(model_name=model, model_version=version, id=_text(document, "id", ""))
     binary: set[str] = set()
     parameters = _object(document, "parameters")
-    if parameters.pop("binary_data_output", False) is True:
+    if _pop_flag(parameters, "binary_data_output", False):
         binary.add("")
     _set_parameters(request.parameters, parameters)
     rest = memoryview(body)[len(body) if json_bytes is None else json_bytes :]
@@ -62,7 +62,7 @@ def _read_request(
         tensor.shape.extend(_shape(given))
         _set_parameters(tensor.parameters, parameters)
         if size is None:
-            request.raw_input_contents.append(_raw(given, tensor.datatype))
+            request.raw_input_contents.append(_raw(given, tensor.datatype, tensor.shape))
         elif "data" in given:
             raise InvalidRequest("an input has both 'data' and the parameter 'binary_data_size'; send one of the two")
         elif type(size) is int and 0 <= size <= len(rest):
@@ -75,7 +75,7 @@ def _read_request(
     for wanted in _objects(document, "outputs"):
         parameters = _object(wanted, "parameters")
         output = request.outputs.add(name=_text(wanted, "name"))
-        if parameters.pop("binary_data", "" in binary) is True:
+        if _pop_flag(parameters, "binary_data", "" in binary):
             binary.add(output.name)
         _set_parameters(output.parameters, parameters)
     if request.outputs:
@@ -121,8 +121,10 @@ def read_object(body: bytes) -> dict[str, Any]:
     """
     try:
         document = json.loads(body)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidRequest(f"the body is no JSON: {str(error)[:100]}") from None
+    except RecursionError:
+        raise InvalidRequest("the JSON of the body is nested too deeply to be read") from None
     if not isinstance(document, dict):
         raise InvalidRequest(f"the body is {_shown(document)}; expected a JSON object")
     return document
@@ -146,7 +148,7 @@ def plain(message: Any) -> dict[str, Any]:
     return document
 
 
-def _raw(given: Mapping[str, Any], datatype: str) -> bytes:
+def _raw(given: Mapping[str, Any], datatype: str, shape: Sequence[int]) -> bytes:
     """The raw contents of an input whose values are in the JSON."""
     if "data" not in given:
         raise InvalidRequest("an input has neither 'data' nor the parameter 'binary_data_size'")
@@ -164,6 +166,8 @@ def _raw(given: Mapping[str, Any], datatype: str) -> bytes:
     values = np.array(flat)
     if values.dtype.kind == "O":
         raise InvalidRequest(f"'data' holds a number of more than 64 bits; expected {datatype}")
+    if len(flat) != math.prod(shape):
+        raise InvalidRequest(f"'data' holds {len(flat)} numbers; its 'shape' {_shown(list(shape))} does not")
     if dtype is np.uint8 and values.size and (values.dtype.kind == "f" or values.min() < 0 or values.max() > 255):
         raise InvalidRequest(f"'data' holds values from {values.min()} to {values.max()}; UINT8 is whole, 0 to 255")
     with np.errstate(over="ignore"):
@@ -196,45 +200,64 @@ def _set_parameters(target: Any, parameters: Mapping[str, Any]) -> None:
             target[name].bool_param = value
         elif isinstance(value, int) and -(2**63) <= value < 2**63:
             target[name].int64_param = value
+        elif isinstance(value, int) and 0 < value < 2**64:
+            target[name].uint64_param = value
         elif isinstance(value, float):
             target[name].double_param = value
         elif isinstance(value, str):
             target[name].string_param = value
         else:
             raise InvalidRequest(
-                f"the parameter {name[:40]!r} is {_shown(value)}; expected a truth value, number or text"
+                f"the parameter {name[:40]!r} is {_shown(value)}; expected a truth value, a number of at most 64 bits, "
+                "or a text"
             )
 
 
+def _pop_flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
+    """Take a parameter out that is for this side of the translation only."""
+    value = parameters.pop(name, default)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"the parameter {name!r} is {_shown(value)}; expected true or false")
+    return value
+
+
 def _text(given: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    value = given.get(key, default)
+    value = _value(given, key, default)
     if not isinstance(value, str):
         raise InvalidRequest(f"{key!r} is {_shown(value)}; expected a text")
     return value
 
 
 def _shape(given: Mapping[str, Any]) -> list[int]:
-    shape = given.get("shape")
+    shape = _value(given, "shape", None)
     if not isinstance(shape, list) or not all(type(each) is int and -(2**63) <= each < 2**63 for each in shape):
         raise InvalidRequest(f"'shape' is {_shown(shape)}; expected a list of whole numbers")
     return shape
 
 
 def _object(given: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = given.get(key, {})
+    value = _value(given, key, {})
     if not isinstance(value, dict):
         raise InvalidRequest(f"{key!r} is {_shown(value)}; expected an object")
     return dict(value)
 
 
 def _objects(given: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    value = given.get(key, [])
+    value = _value(given, key, [])
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise InvalidRequest(f"{key!r} is {_shown(value)}; expected a list of objects")
     return value
 
 
+def _value(given: Mapping[str, Any], key: str, default: Any) -> Any:
+    """The value of a field; null, which some clients write for what they leave out, is the default if there is one."""
+    if key not in given and default is None:
+        raise InvalidRequest(f"{key!r} is missing")
+    value = given.get(key)
+    return default if value is None else value
+
+
 def _shown(value: Any) -> str:
     """A value of the caller's, shortened."""
-    text = "missing" if value is None else json.dumps(value)
+    text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -24,6 +24,7 @@ from service.devices import GpuOptions
 from service.explaining import Explainer
 from service.grpc_admission import TokenInterceptor
 from service.http_admission import guard
+from service.http_connections import Runner
 from service.images import ImageReader
 from service.inference import Inference
 from service.inference_calls import InferenceCalls
@@ -146,6 +147,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             metrics,
             max_image_bytes=settings.max_image_bytes,
             max_message_bytes=settings.max_message_bytes,
+            keeps_connections=readiness.is_open,
         )
         public = _http(app, settings, security, metrics)
         tls = security.tls(has_probes=False)
@@ -235,10 +237,7 @@ def _http(
     app: aiohttp_web.Application, settings: Settings, security: Security, metrics: Metrics
 ) -> aiohttp_web.AppRunner:
     guard(app, security, lambda: metrics.turned_away("http"))
-    # A handler whose caller has gone is cancelled, and its image never run.
-    return aiohttp_web.AppRunner(
-        app, access_log=None, shutdown_timeout=settings.drain_timeout_s, handler_cancellation=True
-    )
+    return Runner(app, web.refusal(metrics), shutdown_timeout=settings.drain_timeout_s)
 
 
 async def _drain(readiness: Readiness, delay_s: float) -> None:
@@ -250,7 +249,15 @@ async def _finish_calls(
     server: grpc.aio.Server, calls: CallInterceptor, public: aiohttp_web.AppRunner, timeout_s: float
 ) -> None:
     """Take no more calls, over gRPC and HTTP, and let those in progress finish."""
-    await asyncio.gather(_finish_grpc(server, calls, timeout_s), public.cleanup())
+    await asyncio.gather(_finish_grpc(server, calls, timeout_s), _finish_http(public))
+
+
+async def _finish_http(public: aiohttp_web.AppRunner) -> None:
+    for site in list(public.sites):
+        await site.stop()
+    # What is on its way over connections that were kept is still answered, and told to come no more.
+    await asyncio.sleep(HANDOVER_S)
+    await public.cleanup()
 
 
 async def _finish_grpc(server: grpc.aio.Server, calls: CallInterceptor, timeout_s: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from service import explain_json, rest
 from service.classifier import Classifier, Format, Prediction
 from service.errors import CallError, InvalidImage, InvalidRequest, log_fault
 from service.explaining import Explainer
+from service.http_connections import Refuse
 from service.inference import Inference
 
 # The HTTP counterparts that google.rpc.Code gives its codes.
@@ -43,10 +45,12 @@ def public_app(
     *,
     max_image_bytes: int,
     max_message_bytes: int,
+    keeps_connections: Callable[[], bool],
 ) -> web.Application:
     """`POST /v1/classify` and `/v1/explain`, the Open Inference Protocol below `/v2`, and `/openapi.json`.
 
-    Every error is answered with `{"error": text, "code": name of the gRPC status}`.
+    Every error is answered with `{"error": text, "code": name of the gRPC status}`. Once `keeps_connections` says no,
+    answers tell their callers to make a new connection for the next request, which another server may take.
     """
 
     async def classify(request: web.Request) -> web.Response:
@@ -70,7 +74,8 @@ def public_app(
     async def openapi(_: web.Request) -> web.Response:
         return web.Response(body=OPENAPI.read_bytes(), content_type="application/json")
 
-    app = web.Application(client_max_size=max_message_bytes, middlewares=[_around(observer, max_message_bytes)])
+    around = _around(observer, max_message_bytes, keeps_connections)
+    app = web.Application(client_max_size=max_message_bytes, middlewares=[around])
     app.add_routes(
         [
             web.post("/v1/classify", classify),
@@ -119,7 +124,7 @@ class TooLarge(InvalidRequest):
     """The body has more bytes than the limit; HTTP has a status of its own for that."""
 
 
-def _around(observer: Observer, max_message_bytes: int) -> Middleware:
+def _around(observer: Observer, max_message_bytes: int, keeps_connections: Callable[[], bool]) -> Middleware:
     """What happens around every request: errors become answers, and answers are counted."""
 
     @web.middleware
@@ -146,9 +151,29 @@ def _around(observer: Observer, max_message_bytes: int) -> Middleware:
             response = _error(500, "INTERNAL", log_fault(error))
         resource = request.match_info.route.resource
         observer.http_answered(resource.canonical if resource else "none", response.status)
+        if not keeps_connections():
+            response.force_close()
         return response
 
     return around
+
+
+def refusal(observer: Observer) -> Refuse:
+    """What answers something that is no request, in the format of all errors."""
+
+    def refuse(status: int, error: BaseException | None) -> web.Response:
+        observer.http_answered("none", status)
+        if status >= 500:
+            return _error(status, "INTERNAL", log_fault(error or RuntimeError("HTTP failed")))
+        if status == 417:
+            return _error(status, "INVALID_ARGUMENT", "the header Expect says something else than 100-continue")
+        text = (
+            "what arrived is no HTTP/1.1 request: its first line, a header or the framing of its body breaks the "
+            "rules, or its headers are too long"
+        )
+        return _error(status, "INVALID_ARGUMENT", text)
+
+    return refuse
 
 
 def _error(http_status: int, code: str, message: str) -> web.Response:

@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gpu_metrics": set(),
     "grpc_admission": {"security"},
     "http_admission": {"security"},
+    "http_connections": set(),
     "images": {"convention", "envelope", "errors", "ink", "steps"},
     "inference": {"classifier", "errors", "judging", "loading", "model_config", "protos", "tensors", "versions"},
     "inference_calls": {"calls", "errors", "inference", "protos"},
@@ -71,7 +72,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trial": {"errors", "runtime"},
     "triton_metrics": {"statistics", "versions"},
     "versions": {"batching", "errors", "judging", "repository", "statistics"},
-    "web": {"classifier", "errors", "explain_json", "explaining", "inference", "rest"},
+    "web": {"classifier", "errors", "explain_json", "explaining", "http_connections", "inference", "rest"},
 }
 # Who may import what of others: one file for each, the client being a program of its own.
 ONLY_IN = {
@@ -95,7 +96,7 @@ ONLY_IN = {
     },
     "grpc_reflection": {"reflection"},
     "grpc_health": {"__main__", "readiness", "server"},
-    "aiohttp": {"http_admission", "operations", "ports", "rest", "server", "web"},
+    "aiohttp": {"http_connections", "http_admission", "operations", "ports", "rest", "server", "web"},
     "torch": set(),
     "onnx": set(),
     "matplotlib": set(),

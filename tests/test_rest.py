@@ -58,21 +58,31 @@ BINARY = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 28, 28]}
     ("body", "text"),
     [
         (b"{", "the body is no JSON"),
-        (b"[" * 100_000, "the body is no JSON"),
+        (b"[" * 100_000 + b"]" * 100_000, "the JSON of the body is nested too deeply"),
         (b"[]", "the body is []; expected a JSON object"),
+        (b"null", "the body is null; expected a JSON object"),
         ({"inputs": {}}, "'inputs' is {}; expected a list of objects"),
         ({"inputs": []}, "takes one input, 'image'; the request has none"),
         ({"id": 7, "inputs": []}, "'id' is 7; expected a text"),
         ({"id": "\ud800", "inputs": []}, "half a character"),
         ({"parameters": {"x": []}, "inputs": []}, "the parameter 'x' is []"),
+        ({"parameters": {"x": None}, "inputs": []}, "the parameter 'x' is null"),
+        ({"parameters": {"x": 2**64}, "inputs": []}, "the parameter 'x' is 18446744073709551616; expected"),
+        ({"parameters": {"binary_data_output": 1}, "inputs": []}, "'binary_data_output' is 1; expected true or false"),
+        ({"inputs": [{"name": "image"}]}, "'datatype' is missing"),
+        ({"inputs": [{"name": "image", "datatype": None}]}, "'datatype' is null; expected a text"),
+        ({"inputs": [pixels(np.zeros(1), data=[None])]}, "something that is no number"),
         ({"parameters": {"timeout": "soon"}}, "the parameter 'timeout' is a string_param"),
         ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1.5]}]}, "'shape' is [1.5]"),
         ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [2**63]}]}, "'shape' is"),
         ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1]}]}, "neither 'data' nor"),
-        ({"inputs": [pixels(np.zeros(783, np.uint8))]}, "has 783 bytes of raw contents"),
+        (
+            {"inputs": [pixels(np.zeros(783, np.uint8))]},
+            "'data' holds 783 numbers; its 'shape' [1, 1, 28, 28] does not",
+        ),
         ({"inputs": [pixels(np.zeros(784, np.int32) - 1)]}, "values from -1 to -1; UINT8 is whole, 0 to 255"),
         ({"inputs": [pixels(np.zeros(784))]}, "UINT8 is whole"),
-        ({"inputs": [{**pixels(np.zeros(1)), "data": [[1], [2, 3]]}]}, "has 3 bytes of raw contents"),
+        ({"inputs": [{**pixels(np.zeros(1)), "data": [[1], [2, 3]]}]}, "'data' holds 3 numbers"),
         # As an array of texts of the same length these would take 3.6 TiB.
         (
             {"inputs": [{**pixels(np.zeros(1)), "data": ["a" * 100_000] + [""] * 100_000}]},
@@ -90,6 +100,20 @@ def test_a_body_that_is_not_acceptable(server: ServerProcess, body: object, text
     status, answer = ask(server, "/v2/models/digits/infer", body)
     assert (status, answer["code"]) == (400, "INVALID_ARGUMENT")
     assert text in answer["error"]
+
+
+def test_null_stands_for_what_is_left_out_and_parameters_may_have_64_bits(
+    server: ServerProcess, digits: Digits
+) -> None:
+    body = {
+        "id": None,
+        "parameters": {"priority": 2**64 - 1},
+        "inputs": [pixels(digits[0][0], parameters=None)],
+        "outputs": None,
+    }
+    status, answer = ask(server, "/v2/models/digits/infer", body)
+    assert status == 200 and "id" not in answer
+    assert [each["name"] for each in answer["outputs"]] == ["probabilities", "digit_score"]
 
 
 def test_files_that_are_no_base64(server: ServerProcess) -> None:
@@ -171,7 +195,8 @@ def test_forms_that_are_not_acceptable(server: ServerProcess) -> None:
 def test_the_description_names_every_address(server: ServerProcess) -> None:
     status, description = ask(server, "/openapi.json")
     assert status == 200 and description == json.loads(OPENAPI.read_text())
-    app = web.public_app(None, None, None, None, max_image_bytes=1, max_message_bytes=1)  # type: ignore[arg-type]
+    limits = {"max_image_bytes": 1, "max_message_bytes": 1}
+    app = web.public_app(None, None, None, None, **limits, keeps_connections=lambda: True)  # type: ignore[arg-type]
     routes = {
         (route.resource.canonical, route.method.lower())
         for route in app.router.routes()

@@ -100,6 +100,7 @@ async def test_every_error_has_its_http_status(error: Exception, status: int, co
         Metrics(),
         max_image_bytes=1000,
         max_message_bytes=2000,
+        keeps_connections=lambda: True,
     )
     async with TestClient(TestServer(app)) as client:
         response = await client.post("/v1/classify", data=b"x")
