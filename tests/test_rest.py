@@ -72,7 +72,10 @@ BINARY = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 28, 28]}
         ({"inputs": [{"name": "image"}]}, "'datatype' is missing"),
         ({"inputs": [{"name": "image", "datatype": None}]}, "'datatype' is null; expected a text"),
         ({"inputs": [pixels(np.zeros(1), data=[None])]}, "something that is no number"),
-        ({"parameters": {"timeout": "soon"}}, "the parameter 'timeout' is a string_param"),
+        (
+            {"parameters": {"timeout": "soon"}, "inputs": [pixels(np.zeros(784, np.uint8))]},
+            "the parameter 'timeout' is a string_param",
+        ),
         ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1.5]}]}, "'shape' is [1.5]"),
         ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [2**63]}]}, "'shape' is"),
         ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1]}]}, "neither 'data' nor"),
