@@ -147,7 +147,7 @@ class GRPCInferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ServerReady(self, request, context):
-        """Whether the server is ready for calls: a model is loaded and the server is not going away.
+        """Whether the server has started and is not going away. A model that was unloaded is a matter of ModelReady.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

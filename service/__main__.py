@@ -202,7 +202,8 @@ def _healthcheck(args: argparse.Namespace) -> int:
     with access(args).channel(args.address, []) as channel:
         try:
             check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]  # the stubs lack it
-            response = check(health_pb2.HealthCheckRequest(), timeout=args.timeout_s)
+            request = health_pb2.HealthCheckRequest(service="digits.v1.DigitClassifier")
+            response = check(request, timeout=args.timeout_s)
         except grpc.RpcError as error:
             raise DigitserveError(f"{args.address} does not answer: {error.code().name}: {error.details()}") from None
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)

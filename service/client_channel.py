@@ -87,7 +87,7 @@ def channel_options(timeout_s: float, max_attempts: int) -> list[tuple[str, Any]
     config = {
         "loadBalancingConfig": [{"round_robin": {}}],
         # Whoever drains says so by its health, and gets no more calls.
-        "healthCheckConfig": {"serviceName": ""},
+        "healthCheckConfig": {"serviceName": service},
         "methodConfig": [method | retry for method in methods] if max_attempts > 1 else methods,
         # After fifty failures, retries stop until ten calls have succeeded for each further one (gRFC A6).
         "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},

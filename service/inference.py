@@ -53,7 +53,7 @@ class Inference:
             versions: Of its model.
             loader: Loads and unloads them.
             allows_control: Whether callers may have it do that.
-            is_ready: Whether calls are welcome.
+            is_ready: Whether the server is well, be a model loaded or not.
             server_version: What `server_metadata` tells.
             max_batch_images: Most images in one request.
             max_run_images: Most images in one run of the model.
@@ -68,7 +68,7 @@ class Inference:
         self._max_run_images = max_run_images
 
     def server_ready(self) -> bool:
-        """Whether a model is loaded and the server not going away."""
+        """Whether the server has started and is not going away."""
         return self._is_ready()
 
     def model_ready(self, name: str, version: str) -> bool:

@@ -19,7 +19,7 @@ class Observer(Protocol):
 
 
 class Readiness:
-    """Calls are welcome while the server is open and a model is loaded.
+    """Calls are welcome while the server is open and a model is loaded; the server as a whole is well while it is open.
 
     Attributes:
         servicer: Answers `grpc.health.v1.Health`.
@@ -29,7 +29,7 @@ class Readiness:
         """Begin as not ready.
 
         Args:
-            names: Services that health answers for; "" is the server as a whole.
+            names: Services whose calls they are; health answers for them, and for the server as a whole ("").
             observer: Told of every change.
             has_model: Whether a model is loaded.
         """
@@ -56,5 +56,7 @@ class Readiness:
         """Say how it stands; to be called when models were loaded or unloaded."""
         ready = self.is_ready()
         self._observer.serving(ready)
+        # Whoever unloads the model on purpose has no ill server.
+        await self.servicer.set("", SERVING if self._is_open else NOT_SERVING)
         for name in self._names:
             await self.servicer.set(name, SERVING if ready else NOT_SERVING)

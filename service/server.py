@@ -42,8 +42,8 @@ from service.settings import Settings
 from service.trial import Trials
 from service.versions import Versions
 
-# Health answers for the server as a whole ("") and for the services by name.
-HEALTH_NAMES = ("", digits.SERVICE, inference_calls.SERVICE)
+# Health answers for them by name.
+HEALTH_NAMES = (digits.SERVICE, inference_calls.SERVICE)
 HANDOVER_S = 0.2
 
 
@@ -110,7 +110,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         versions,
         loader,
         allows_control=settings.model_control == "explicit",
-        is_ready=readiness.is_ready,
+        is_ready=readiness.is_open,
         server_version=version("digitserve"),
         max_batch_images=settings.max_batch_images,
         max_run_images=settings.max_run_images,

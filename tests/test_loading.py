@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -52,6 +53,12 @@ class Asker:
     async def failed_load(self) -> tuple[str, str]:
         """Code and text of a load that has to fail."""
         return await self.code(self.stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="digits")))
+
+    async def healthy(self, *services: str) -> list[bool]:
+        """What health says of each service; "" is the server as a whole."""
+        stub: Any = self.health
+        requests = [health_pb2.HealthCheckRequest(service=service) for service in services]
+        return [(await stub.Check(request)).status == health_pb2.HealthCheckResponse.SERVING for request in requests]
 
     def shows(self, line: str) -> bool:
         """Whether /metrics has a text; blocks."""
@@ -176,15 +183,16 @@ async def test_unload_and_load(tmp_path: Path) -> None:
         await ask.stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(repository_name="digits"))
         await ask.stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="digits"))
         assert await ask.states() == [("1", "UNAVAILABLE")]
-        assert not (await ask.stub.ServerReady(pb.ServerReadyRequest())).ready
         assert not (await ask.stub.ModelReady(pb.ModelReadyRequest(name="digits"))).ready
-        check = health_pb2.HealthCheckRequest()
-        assert (await ask.health.Check(check)).status == health_pb2.HealthCheckResponse.NOT_SERVING  # type: ignore[attr-defined]
+        assert await ask.healthy("digits.v1.DigitClassifier", "inference.GRPCInferenceService") == [False, False]
+        # The server itself is well.
+        assert (await ask.stub.ServerReady(pb.ServerReadyRequest())).ready
+        assert await ask.healthy("") == [True]
         request = pb.ModelStatisticsRequest(name="digits", version="1")
         assert (await ask.code(ask.stub.ModelStatistics(request)))[0] == "UNAVAILABLE"
         await ask.load()
         assert await ask.infer() == ("1", 1)
-        assert (await ask.health.Check(check)).status == health_pb2.HealthCheckResponse.SERVING  # type: ignore[attr-defined]
+        assert await ask.healthy("digits.v1.DigitClassifier", "inference.GRPCInferenceService") == [True, True]
 
 
 async def test_what_cannot_be_loaded_by_a_call(tmp_path: Path) -> None:
@@ -213,7 +221,7 @@ async def test_load_and_unload_over_http(tmp_path: Path) -> None:
                 return error.code, json.load(error)
 
         assert await asyncio.to_thread(call, "/repository/models/digits/unload") == (200, {})
-        assert await asyncio.to_thread(call, "/health/ready", None) == (503, {"ready": False})
+        assert await asyncio.to_thread(call, "/health/ready", None) == (200, {"ready": True})
         assert (await asyncio.to_thread(call, "/models/digits/ready", None))[0] == 503
         assert await asyncio.to_thread(call, "/repository/models/digits/load", b"{}") == (200, {})
         assert await asyncio.to_thread(call, "/health/ready", None) == (200, {"ready": True})
