@@ -1,0 +1,54 @@
+// What can be tried without drawing: ten digits as files, and strokes drawn for this page.
+
+import { byId, element } from "./dom.js";
+import { pictureOf } from "./pad.js";
+
+const FILES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+
+/** Points along an arc: centre, radii, and from where to where in turns, 0 being to the right and 0.25 below. */
+function arc(x, y, across, down, from, to) {
+  const count = Math.ceil(Math.abs(to - from) * 32);
+  return Array.from({ length: count + 1 }, (_, index) => {
+    const angle = 2 * Math.PI * (from + ((to - from) * index) / count);
+    return [x + across * Math.cos(angle), y + down * Math.sin(angle)];
+  });
+}
+
+/** Points along straight lines. */
+function lines(...corners) {
+  return corners.flatMap((corner, index) => {
+    const [x, y] = corners[index - 1] ?? corner;
+    return Array.from({ length: index ? 10 : 1 }, (_, step) => {
+      const share = index ? (step + 1) / 10 : 1;
+      return [x + (corner[0] - x) * share, y + (corner[1] - y) * share];
+    });
+  });
+}
+
+const DRAWN = {
+  "a 4 or a 9": [[...arc(0.5, 0.36, 0.16, 0.19, 0.94, 0.35), ...lines([0.44, 0.53], [0.68, 0.47])], lines([0.68, 0.2], [0.67, 0.84])],
+  "a letter": [lines([0.24, 0.82], [0.5, 0.16], [0.77, 0.82]), lines([0.34, 0.58], [0.67, 0.58])],
+  "a face": [arc(0.5, 0.5, 0.33, 0.35, 0, 1), lines([0.39, 0.38], [0.39, 0.45]), lines([0.61, 0.38], [0.61, 0.45]), arc(0.5, 0.52, 0.17, 0.15, 0.05, 0.45)],
+};
+
+/** Offer the examples: `onFile` gets a picture (Blob), `onStrokes` strokes. */
+export function offerExamples(onFile, onStrokes) {
+  for (const [digit, name] of FILES.entries()) {
+    const address = `page/examples/${name}.png`;
+    const choose = async () => onFile(await (await fetch(address)).blob());
+    offer(`A handwritten ${digit}`, element("img", { src: address, alt: "", width: "140", height: "160" }), choose);
+  }
+  for (const [name, strokes] of Object.entries(DRAWN)) {
+    const image = element("img", { alt: "" });
+    pictureOf(strokes).then((picture) => {
+      image.src = URL.createObjectURL(picture);
+    });
+    offer(name[0].toUpperCase() + name.slice(1), image, () => onStrokes(strokes));
+  }
+}
+
+function offer(label, image, choose) {
+  byId("examples").append(
+    element("li", {}, element("button", { type: "button", "aria-label": label, title: label, onclick: choose }, image)),
+  );
+}

@@ -1,0 +1,142 @@
+// The page: what is drawn or chosen goes to the server, and its answers go to the parts of the page.
+
+import { Bars, showVerdict } from "./answer.js";
+import { classify, explain, facts, Refused } from "./api.js";
+import { onThemeChange } from "./colours.js";
+import { Comparison } from "./compare.js";
+import { byId, percent } from "./dom.js";
+import { offerExamples } from "./examples.js";
+import { Explanations } from "./explanation.js";
+import { onPicture, withinLimit } from "./files.js";
+import { Inside } from "./inside.js";
+import { latest } from "./latest.js";
+import { Pad, pictureOf } from "./pad.js";
+import { showSteps } from "./seen.js";
+import { offerSnippets } from "./snippets.js";
+
+const CLASSIFY_PAUSE_MS = 25;
+const EXPLAIN_PAUSE_MS = 250;
+const SECTIONS = ["seen-section", "inside-section", "compare-section", "ask-section"];
+
+function start() {
+  const bars = new Bars(byId("bars"));
+  const explanations = new Explanations();
+  const comparison = new Comparison();
+  const inside = new Inside(byId("inside"));
+  let file = null; // the picture that was chosen, null while one is drawn
+  let explanation = null;
+  let maxImageBytes = Infinity;
+
+  const pad = new Pad(byId("pad"), byId("pen"), () => {
+    if (pad.strokes.length) choose(null);
+    else changed();
+  });
+
+  function choose(picture) {
+    const image = byId("picture");
+    if (file) URL.revokeObjectURL(image.src);
+    file = picture;
+    image.hidden = !file;
+    if (file) image.src = URL.createObjectURL(file);
+    changed();
+  }
+
+  async function pictureNow() {
+    if (file) return file;
+    return pad.strokes.length ? pictureOf(pad.strokes) : null;
+  }
+
+  function changed() {
+    byId("invitation").hidden = Boolean(file || pad.strokes.length);
+    askForAnswer();
+    askForExplanation();
+  }
+
+  const askForAnswer = latest(() => reporting(async () => {
+    const picture = await pictureNow();
+    const prediction = picture && (await classify(picture));
+    showVerdict(prediction);
+    bars.show(prediction?.probabilities);
+    byId("answer").dataset.digit = prediction?.digit ?? "";
+  }), CLASSIFY_PAUSE_MS);
+
+  const askForExplanation = latest(() => reporting(async () => {
+    const picture = await pictureNow();
+    for (const section of SECTIONS) byId(section).hidden = !picture;
+    explanation = null;
+    if (!picture) return;
+    const isOpen = !byId("inside").hidden;
+    let answer = await explain(picture, isOpen && explanations.lacksWeights);
+    explanation = explanations.read(answer);
+    if (isOpen && explanations.lacksWeights) {
+      // The model has changed in between.
+      answer = await explain(picture, true);
+      explanation = explanations.read(answer);
+    }
+    showSteps(explanation);
+    comparison.show(explanation);
+    if (isOpen) inside.show(explanation);
+  }), EXPLAIN_PAUSE_MS);
+
+  async function reporting(work) {
+    try {
+      await work();
+      byId("trouble").textContent = "";
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      byId("trouble").textContent = error.message;
+    }
+  }
+
+  function clear() {
+    choose(null);
+    pad.clear();
+  }
+
+  byId("clear").addEventListener("click", clear);
+  byId("undo").addEventListener("click", () => (file ? clear() : pad.undo()));
+  onPicture(byId("file"), byId("sheet"), async (picture) => {
+    pad.clear();
+    choose(await withinLimit(picture, maxImageBytes));
+  });
+  offerExamples((picture) => {
+    pad.clear();
+    choose(picture);
+  }, (strokes) => {
+    choose(null);
+    pad.play(strokes);
+  });
+  offerSnippets(pictureNow);
+
+  byId("look").addEventListener("click", () => {
+    const opens = byId("inside").hidden;
+    byId("inside").hidden = !opens;
+    byId("look").setAttribute("aria-expanded", String(opens));
+    byId("look").textContent = opens ? "Close" : "Look inside";
+    byId("look").classList.toggle("primary", !opens);
+    if (opens) askForExplanation();
+    else inside.rest();
+  });
+
+  let keeps = false;
+  byId("keep").addEventListener("click", () => {
+    keeps = !keeps && explanation !== null;
+    comparison.keep(keeps ? explanation : null);
+    bars.showKept(keeps ? explanation.prediction.probabilities : null);
+    byId("keep").textContent = keeps ? "Forget the kept drawing" : "Keep this drawing";
+  });
+
+  onThemeChange(() => {
+    pad.redraw();
+    if (explanation) showSteps(explanation);
+  });
+
+  reporting(async () => {
+    const about = await facts();
+    maxImageBytes = about.max_image_bytes;
+    byId("facts").textContent = `version ${about.server_version} · model ${about.name}/${about.version} · ${about.providers.join(", ")}`;
+    byId("model").textContent = `${about.network}. It reads ${(100 * about.accuracy).toFixed(2)} % of its test images right. SHA-256 ${about.sha256.slice(0, 16)}…`;
+  });
+}
+
+start();
