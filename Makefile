@@ -16,7 +16,7 @@ IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 PIP := -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format protos model bench image e2e requirements clean
+.PHONY: help setup run test test-slow lint format protos model bench screenshots image e2e requirements clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ model: $(DEV)/ready  ## train, export and verify the model, judge it and write i
 bench: $(DEV)/ready $(SERVE)/ready  ## measure start-up, memory and speed on this machine
 	$(DEV)/bin/python -m tests.load.bench --server $(SERVE)/bin/digitserve
 
+screenshots: $(DEV)/ready  ## take the pictures of the page in docs (needs Node and chromium-headless-shell)
+	$(DEV)/bin/python -m tests.browser
+
 image:  ## build the container image with docker, podman or buildah (DEVICE=gpu for NVIDIA GPUs)
 	@builder="$(BUILDER)"; \
 	if [ -z "$$builder" ]; then \
@@ -73,7 +76,7 @@ requirements: $(DEV)/ready  ## pin the newest versions that pyproject.toml admit
 	$(DEV)/bin/python requirements/compile.py
 
 clean:  ## remove the virtual environments and everything built
-	rm -rf $(SERVE) $(DEV) $(PROTOS) .venv-clients .venv-perf_analyzer .venv-node .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE) $(DEV) $(PROTOS) .venv-clients .venv-perf_analyzer .venv-node .venv-browser .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Each environment is made anew when what it is made from changes.
 $(SERVE)/ready: requirements/serve-cpu.txt pyproject.toml

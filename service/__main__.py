@@ -139,25 +139,26 @@ async def _serve_until_signalled(settings: Settings) -> None:
     signalled = asyncio.create_task(until_signalled(lambda: serving))
     async with running(settings) as server:
         serving = True
-        print(_welcome(settings.host, server), flush=True)
+        print(_welcome(settings, server), flush=True)
         await asyncio.wait([signalled, server.failed], return_when=asyncio.FIRST_COMPLETED)
         failed = server.failed.exception() if server.failed.done() else None
     if failed:
         raise failed
 
 
-def _welcome(host: str, server: Running) -> str:
+def _welcome(settings: Settings, server: Running) -> str:
     model = server.model
-    host = f"[{host}]" if ":" in host else host
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"{host}:{server.grpc_port}"
     elsewhere = "" if address == DEFAULT_ADDRESS else f" --address {shlex.quote(address)}"
+    page = f"\n  page        {server.scheme}://{host}:{server.http_port}/" if settings.page == "on" else ""
     started_as = Path(sys.argv[0]).resolve()
     command = f"{shlex.quote(sys.executable)} -m service" if started_as.suffix == ".py" else _from_here(started_as)
     return f"""\
 digitserve {version("digitserve")} is serving model {model.name}/{model.version} on {model.providers_got[0]}
   gRPC        {address}
   HTTP        {server.scheme}://{host}:{server.http_port}/v1/classify
-  operations  {server.scheme}://{host}:{server.ops_port}/metrics /livez /readyz
+  operations  {server.scheme}://{host}:{server.ops_port}/metrics /livez /readyz{page}
 Classify a digit, in another terminal:
   {command} classify{elsewhere} {_from_here(EXAMPLES / "seven.png")}"""
 

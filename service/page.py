@@ -8,6 +8,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from service.versions import Versions
+
 FOLDER = Path(__file__).with_name("page")
 EXAMPLES = Path(__file__).with_name("examples")
 CONTENT_TYPES = {
@@ -31,8 +33,31 @@ HEADERS = {
 }
 
 
-def add_routes(app: web.Application) -> None:
-    """Let an application show the page at `/`, and what belongs to it below `/page`."""
+def add_routes(app: web.Application, versions: Versions, server_version: str, max_image_bytes: int) -> None:
+    """Let an application show the page at `/`, and what belongs to it below `/page`.
+
+    Args:
+        app: Answers what the page asks, at `/v1/classify` and `/v1/explain`.
+        versions: Of the model that the page names.
+        server_version: What the page shows.
+        max_image_bytes: Larger files are made smaller before the page sends them.
+    """
+
+    async def about(_: web.Request) -> web.Response:
+        model = versions.find().model
+        facts = {
+            "server_version": server_version,
+            "name": model.name,
+            "version": model.version,
+            "network": model.network,
+            "accuracy": model.accuracy,
+            "tested_on": model.tested_on,
+            "providers": model.providers_got,
+            "max_image_bytes": max_image_bytes,
+        }
+        return web.json_response(facts, headers=HEADERS)
+
+    app.router.add_get("/page/about.json", about)
     for path in sorted(FOLDER.iterdir()):
         if path.suffix in CONTENT_TYPES:
             address = "/" if path.name == "index.html" else f"/page/{path.name}"

@@ -17,7 +17,17 @@ from aiohttp import web as aiohttp_web
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import digits_pb2, digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
-from service import digits, gpu_metrics, grpc_admission, inference_calls, ports, repository, triton_metrics, web
+from service import (
+    digits,
+    gpu_metrics,
+    grpc_admission,
+    inference_calls,
+    page,
+    ports,
+    repository,
+    triton_metrics,
+    web,
+)
 from service.classifier import Classifier
 from service.decoding import Decoder
 from service.devices import GpuOptions
@@ -149,6 +159,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             max_message_bytes=settings.max_message_bytes,
             keeps_connections=readiness.is_open,
         )
+        if settings.page == "on":
+            page.add_routes(app, versions, version("digitserve"), settings.max_image_bytes)
         public = _http(app, settings, security, metrics)
         tls = security.tls(has_probes=False)
         http_port = await ports.open_http(stack, public, settings.host, settings.http_port, "--http-port", tls)

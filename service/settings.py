@@ -34,7 +34,7 @@ PORT = between(0, 65535)
 # The values that a profile allows; the first is the default with it.
 PROFILES: dict[str, dict[str, tuple[str, ...]]] = {
     "default": {},
-    "production": {"reflection": ("off",), "model_control": ("none", "poll")},
+    "production": {"reflection": ("off",), "page": ("off",), "model_control": ("none", "poll")},
 }
 # Above it, Pillow warns of a decompression bomb and then refuses by itself.
 PILLOWS_MAX_PIXELS = 89_478_485
@@ -56,11 +56,14 @@ class Settings:
     profile: str = _setting(
         "default",
         "access",
-        "default, or production: no reflection, and no loading of models by calls; whoever asks for them is refused",
+        "default, or production: no reflection, no page, and no loading of models by calls; whoever asks for them is refused",
         one_of(*PROFILES),
     )
     reflection: str = _setting(
         "on", "access", "on or off: whether callers may ask which calls there are", one_of("on", "off")
+    )
+    page: str = _setting(
+        "on", "access", "on or off: the page at / of the HTTP port, on which people draw digits", one_of("on", "off")
     )
     tls_cert_file: str = _setting("", "access", "PEM certificates of the server; every port speaks TLS then")
     tls_key_file: str = _setting("", "access", "PEM key that belongs to them")

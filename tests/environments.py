@@ -45,12 +45,12 @@ def environment(name: str) -> Path:
     return folder / "bin"
 
 
-def node_environment() -> Path:
-    """The `node_modules` that requirements/node/package.json describes; skips the test if it cannot be made."""
+def node_environment(name: str = "node") -> Path:
+    """The `node_modules` that requirements/NAME/package.json describes; skips the test if it cannot be made."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
-    wanted = (REPOSITORY / "requirements" / "node" / "package.json").read_text()
-    folder = REPOSITORY / ".venv-node"
+    wanted = (REPOSITORY / "requirements" / name / "package.json").read_text()
+    folder = REPOSITORY / f".venv-{name}"
     ready = folder / "ready"
     with _alone(folder):
         if ready.exists() and ready.read_text() == wanted:

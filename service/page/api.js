@@ -34,7 +34,7 @@ export const explain = (picture, withWeights) =>
   ask(`v1/explain?weights=${withWeights ? "on" : "off"}`, { method: "POST", body: picture });
 
 /** Which model answers, and what the server accepts. */
-export const facts = () => ask("v1/model");
+export const facts = () => ask("page/about.json");
 
 async function ask(address, request) {
   let response;

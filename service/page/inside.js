@@ -73,7 +73,7 @@ export class Inside {
       const canvas = element("canvas", { "aria-hidden": "true" });
       const button = element(
         "button",
-        { type: "button", role: "tab", id: `tab-${layer.name}`, "aria-controls": "layer", "aria-label": `${layer.title}, ${size(layer.output.shape)}`, onclick: () => this.#open(index) },
+        { type: "button", role: "tab", id: `tab-${layer.name}`, "aria-controls": "layer", onclick: () => this.#open(index) },
         canvas,
         element("span", {}, layer.short),
         element("small", {}, size(layer.output.shape)),

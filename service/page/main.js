@@ -4,7 +4,7 @@ import { Bars, showVerdict } from "./answer.js";
 import { classify, explain, facts, Refused } from "./api.js";
 import { onThemeChange } from "./colours.js";
 import { Comparison } from "./compare.js";
-import { byId, percent } from "./dom.js";
+import { byId } from "./dom.js";
 import { offerExamples } from "./examples.js";
 import { Explanations } from "./explanation.js";
 import { onPicture, withinLimit } from "./files.js";
@@ -63,8 +63,10 @@ function start() {
   const askForExplanation = latest(() => reporting(async () => {
     const picture = await pictureNow();
     for (const section of SECTIONS) byId(section).hidden = !picture;
-    explanation = null;
-    if (!picture) return;
+    if (!picture) {
+      explanation = null;
+      return;
+    }
     const isOpen = !byId("inside").hidden;
     let answer = await explain(picture, isOpen && explanations.lacksWeights);
     explanation = explanations.read(answer);
@@ -135,7 +137,7 @@ function start() {
     const about = await facts();
     maxImageBytes = about.max_image_bytes;
     byId("facts").textContent = `version ${about.server_version} · model ${about.name}/${about.version} · ${about.providers.join(", ")}`;
-    byId("model").textContent = `${about.network}. It reads ${(100 * about.accuracy).toFixed(2)} % of its test images right. SHA-256 ${about.sha256.slice(0, 16)}…`;
+    byId("model").textContent = `${about.network}; reads ${(100 * about.accuracy).toFixed(2)} % right of the ${about.tested_on}.`;
   });
 }
 

@@ -80,11 +80,11 @@ function sources(layer, parts, chosen, map, onSource) {
       {
         type: "button",
         "aria-pressed": String(index === chosen),
-        "aria-label": `map ${index + 1} of the input gives ${written(part.sum, 3)}`,
         onclick: () => onSource(index),
       },
       canvas,
       element("span", { class: "part-bar" }, bar),
+      element("span", { class: "only-read" }, `map ${index + 1}: `),
       number(part.sum),
     );
   });
