@@ -35,7 +35,7 @@ async function draw(page, digit) {
   for (const stroke of STROKES[digit]) {
     await page.mouse.move(...place(stroke[0]));
     await page.mouse.down();
-    for (const point of stroke.slice(1)) await page.mouse.move(...place(point), { steps: 4 });
+    for (const point of stroke.slice(1)) await page.mouse.move(...place(point));
     await page.mouse.up();
   }
   await page.waitForSelector(`#answer[data-digit='${digit}']`);

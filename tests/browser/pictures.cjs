@@ -4,7 +4,7 @@ const { join } = require("node:path");
 const { startBrowser, draw } = require("./hand.cjs");
 
 const [, , address, folder] = process.argv;
-const DESKTOP = { viewport: { width: 1240, height: 800 }, reducedMotion: "reduce" };
+const DESKTOP = { viewport: { width: 1240, height: 850 }, reducedMotion: "reduce" };
 const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 1.5, isMobile: true, hasTouch: true, reducedMotion: "reduce" };
 const names = [];
 
@@ -16,9 +16,9 @@ async function open(browser, options, digit) {
   return page;
 }
 
-async function take(target, name) {
+async function take(page, name, options = {}) {
   names.push(name);
-  await target.screenshot({ path: join(folder, name), animations: "disabled" });
+  await page.screenshot({ path: join(folder, name), animations: "disabled", ...options });
 }
 
 async function main() {
@@ -29,7 +29,9 @@ async function main() {
     await desk.click("#look");
     await desk.waitForSelector(".map-layer");
     await desk.mouse.move(5, 5);
-    await take(desk.locator("#inside-section"), "page-inside.png");
+    const { x, y, width, height } = await desk.locator("#inside-section").boundingBox();
+    const scrolled = await desk.evaluate(() => scrollY);
+    await take(desk, "page-inside.png", { fullPage: true, clip: { x: x - 32, y: y + scrolled - 24, width: width + 64, height: height + 48 } });
     await take(await open(browser, { ...DESKTOP, colorScheme: "dark" }, 3), "page-dark.png");
     await take(await open(browser, PHONE, 4), "page-phone.png");
   } finally {
