@@ -56,7 +56,7 @@ class Settings:
     profile: str = _setting(
         "default",
         "access",
-        "default, or production: no reflection, no page, and no loading of models by calls; whoever asks for them is refused",
+        "default, or production: no reflection, no page, no loading of models by calls; who asks for them is refused",
         one_of(*PROFILES),
     )
     reflection: str = _setting(

@@ -51,6 +51,13 @@ def test_s8_models_are_not_loaded_by_a_request(production: ServerProcess, action
         assert caught.value.code == 501
 
 
+def test_s8_there_is_no_page(production: ServerProcess) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{production.http_url}/", timeout=10)
+    with caught.value as answer:
+        assert answer.code == 404
+
+
 def test_a_server_in_production_still_does_its_work(production: ServerProcess) -> None:
     with Client(production.grpc_address) as client:
         assert client.model().version == "1"
