@@ -15,12 +15,12 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Sequence
-from typing import Any
 
 import grpc
 
 from protos import digits_pb2, digits_pb2_grpc
 from service.client_channel import PLAINTEXT, Access, channel_options
+from service.client_explanation import Explanation, explain_request, explanation
 from service.client_messages import (
     ClassifyError,
     ImageLike,
@@ -35,8 +35,19 @@ from service.client_messages import (
     results,
     stream_request,
 )
+from service.client_stream import StreamProgress
 
-__all__ = ["Access", "AsyncClient", "ClassifyError", "Client", "ImageLike", "ModelInfo", "Prediction", "Result"]
+__all__ = [
+    "Access",
+    "AsyncClient",
+    "ClassifyError",
+    "Client",
+    "Explanation",
+    "ImageLike",
+    "ModelInfo",
+    "Prediction",
+    "Result",
+]
 
 
 class Client:
@@ -101,7 +112,7 @@ class Client:
             ClassifyError: The stream failed, or an image got no answer for `timeout_s`.
             Exception: What `images` raised, or a bad image in it, once everything before it is answered.
         """
-        progress = _StreamProgress(self._timeout_s)
+        progress = StreamProgress(self._timeout_s)
 
         def requests() -> Iterator[digits_pb2.ClassifyStreamRequest]:
             try:
@@ -129,6 +140,15 @@ class Client:
             call.cancel()
         if progress.failure:
             raise progress.failure
+
+    def explain(self, image: ImageLike) -> Explanation:
+        """How an image becomes an answer, layer by layer.
+
+        Raises:
+            ClassifyError, OSError, TypeError: As for `classify`.
+        """
+        with _call_errors():
+            return explanation(self._stub.Explain(explain_request(image), metadata=self._metadata))
 
     def model(self) -> ModelInfo:
         """Which model answers, and what the server accepts.
@@ -179,7 +199,7 @@ class AsyncClient:
 
     async def classify_stream(self, images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> AsyncGenerator[Result]:
         """As `Client.classify_stream`."""
-        progress = _StreamProgress(self._timeout_s)
+        progress = StreamProgress(self._timeout_s)
 
         async def requests() -> AsyncIterator[digits_pb2.ClassifyStreamRequest]:
             try:
@@ -212,6 +232,11 @@ class AsyncClient:
         if progress.failure:
             raise progress.failure
 
+    async def explain(self, image: ImageLike) -> Explanation:
+        """As `Client.explain`."""
+        with _call_errors():
+            return explanation(await self._stub.Explain(explain_request(image), metadata=self._metadata))
+
     async def model(self) -> ModelInfo:
         """As `Client.model`."""
         with _call_errors():
@@ -227,43 +252,8 @@ async def _each(images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> Async
             yield image
 
 
-class _StreamProgress:
-    """How far a stream has come: whether the server is silent, and what the caller's iterator raised."""
-
-    def __init__(self, timeout_s: float):
-        self.failure: BaseException | None = None
-        self.silent = False
-        self.awaiting = True
-        self._timeout_s = timeout_s
-        self._sent = self._answered = 0
-        self._was_waiting_at: int | None = None
-
-    def sending(self, request: digits_pb2.ClassifyStreamRequest) -> digits_pb2.ClassifyStreamRequest:
-        self._sent += 1
-        return request
-
-    def answered(self, result: Result) -> Result:
-        self._answered += 1
-        self.awaiting = False
-        return result
-
-    def cancel_if_silent(self, call: Any) -> None:
-        """Called every `timeout_s`: cancel if an answer was awaited all the while and none came.
-
-        A caller who sends slowly, or is busy with the last answer, may take its time.
-        """
-        is_waiting = self.awaiting and self._sent > self._answered
-        if is_waiting and self._was_waiting_at == self._answered:
-            self.silent = True
-            call.cancel()
-        self._was_waiting_at = self._answered if is_waiting else None
-
-    def silence(self) -> ClassifyError:
-        return ClassifyError("DEADLINE_EXCEEDED", f"no answer came for {self._timeout_s:g} s")
-
-
 @contextlib.contextmanager
-def _call_errors(progress: _StreamProgress | None = None) -> Iterator[None]:
+def _call_errors(progress: StreamProgress | None = None) -> Iterator[None]:
     """Turn gRPC's errors into ours."""
     try:
         yield

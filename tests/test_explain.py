@@ -17,6 +17,7 @@ from PIL import Image
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
+from service.client import AsyncClient, Client
 from service.steps import CAPTIONS
 from tests.conftest import REPOSITORY
 from tests.photographs import Scene, photograph
@@ -188,3 +189,22 @@ def test_raw_pixels_of_another_number_are_refused(stub: digits_pb2_grpc.DigitCla
     with pytest.raises(grpc.RpcError) as error:
         stub.Explain(pb.ExplainRequest(format=RAW, image=bytes(783)), timeout=10)
     assert error.value.code().name == "INVALID_ARGUMENT" and "this one has 783" in (error.value.details() or "")
+
+
+async def test_the_client_gives_arrays(server: ServerProcess, client: Client, digits: Digits) -> None:
+    image = digits[0][0]
+    async with AsyncClient(server.grpc_address) as other:
+        for found in (client.explain(image), await other.explain(image)):
+            np.testing.assert_array_equal(found.seen, image)
+            assert found.prediction == client.classify(image)
+            conv, *_, linear, softmax = found.layers
+            assert conv.weights is not None and conv.biases is not None and softmax.weights is None
+            assert conv.output.shape == (len(conv.weights), 24, 24) and conv.kernel == (5, 5)
+            np.testing.assert_allclose(
+                conv.output[:, 3, 7],
+                np.tensordot(conv.weights, image[3:8, 7:12][None] / 255, 3) + conv.biases,
+                atol=1e-5,
+            )
+            np.testing.assert_allclose(found.logits, linear.output)
+            np.testing.assert_allclose(softmax.output, found.prediction.probabilities, atol=1e-6)
+            assert found.falls.ndim == 2 and found.steps[-1].name == "seen" and found.model_version == "1"
