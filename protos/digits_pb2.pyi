@@ -677,6 +677,8 @@ class GetModelResponse(_message.Message):
     CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
     LICENCE_FIELD_NUMBER: _builtins.int
     COMMIT_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
+    TRANSPORT_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the model, "digits"."""
     version: _builtins.str
@@ -703,6 +705,10 @@ class GetModelResponse(_message.Message):
     """Of the model, and of what it was taught with."""
     commit: _builtins.str
     """The commit of the code that trained it."""
+    transport: _builtins.str
+    """What carries the server's gRPC calls: "grpcio", or "native"."""
+    transport_reason: _builtins.str
+    """Why that one was taken, in words."""
     @_builtins.property
     def providers_asked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """ONNX Runtime execution providers the server asked for, first choice first."""
@@ -732,10 +738,12 @@ class GetModelResponse(_message.Message):
         calibration_error: _builtins.float = ...,
         licence: _builtins.str = ...,
         commit: _builtins.str = ...,
+        transport: _builtins.str = ...,
+        transport_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "calibration_error", b"calibration_error", "commit", b"commit", "licence", b"licence", "limits", b"limits", "name", b"name", "network", b"network", "providers_asked", b"providers_asked", "providers_got", b"providers_got", "reject_threshold", b"reject_threshold", "sha256", b"sha256", "tested_on", b"tested_on", "trained_on", b"trained_on", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "calibration_error", b"calibration_error", "commit", b"commit", "licence", b"licence", "limits", b"limits", "name", b"name", "network", b"network", "providers_asked", b"providers_asked", "providers_got", b"providers_got", "reject_threshold", b"reject_threshold", "sha256", b"sha256", "tested_on", b"tested_on", "trained_on", b"trained_on", "transport", b"transport", "transport_reason", b"transport_reason", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

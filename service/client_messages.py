@@ -80,6 +80,8 @@ class ModelInfo:
     max_image_pixels: int
     max_batch_images: int
     max_message_bytes: int
+    transport: str
+    transport_reason: str
 
 
 class ClassifyError(Exception):
@@ -208,4 +210,6 @@ def model_info(message: digits_pb2.GetModelResponse) -> ModelInfo:
         max_image_pixels=message.limits.max_image_pixels,
         max_batch_images=message.limits.max_batch_images,
         max_message_bytes=message.limits.max_message_bytes,
+        transport=message.transport,
+        transport_reason=message.transport_reason,
     )

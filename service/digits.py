@@ -39,7 +39,7 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
         explainer: Explainer,
         versions: Versions,
         *,
-        limits: digits_pb2.Limits,
+        about_server: digits_pb2.GetModelResponse,
         stream_window_images: int,
         draining: asyncio.Event,
     ):
@@ -49,14 +49,14 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
             classifier: Does the work.
             explainer: Tells how it came to an answer.
             versions: Of its model.
-            limits: What `GetModel` tells of the server's limits.
+            about_server: What `GetModel` tells besides of the server: its limits and transport.
             stream_window_images: Images of one stream worked on at the same time.
             draining: Once set, streams answer what they have received, and end.
         """
         self._classifier = classifier
         self._explainer = explainer
         self._versions = versions
-        self._limits = limits
+        self._about_server = about_server
         self._stream_window_images = stream_window_images
         self._draining = draining
 
@@ -124,7 +124,7 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
 
     async def GetModel(self, request: digits_pb2.GetModelRequest, context: Context) -> digits_pb2.GetModelResponse:
         model = self._versions.find().model
-        return digits_pb2.GetModelResponse(
+        response = digits_pb2.GetModelResponse(
             name=model.name,
             version=model.version,
             network=model.network,
@@ -132,7 +132,6 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
             sha256=model.sha256,
             providers_asked=model.providers_asked,
             providers_got=model.providers_got,
-            limits=self._limits,
             trained_on=model.trained_on,
             reject_threshold=model.reject_threshold,
             tested_on=model.tested_on,
@@ -140,6 +139,8 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
             licence=model.licence,
             commit=model.commit,
         )
+        response.MergeFrom(self._about_server)
+        return response
 
 
 def _format(value: digits_pb2.ImageFormat.ValueType) -> Format:

@@ -159,6 +159,8 @@ class Metrics:
             registry=registry,
         )
 
+        self._transport = Info("digitserve_transport", "What carries gRPC calls, and why.", registry=registry)
+
     def calls_of(self, kind: str, service: str, method: str) -> MethodCalls:
         """The series of one method; `kind` is "unary" or "bidi_stream"."""
         return MethodCalls(self._started, self._handled, self._handling, (kind, service, method))
@@ -221,6 +223,10 @@ class Metrics:
         """The newest model was loaded with these execution providers."""
         self._provider.info({"asked": ",".join(asked), "got": ",".join(got)})
         self._fallback.set(got[0] != asked[0])
+
+    def transport(self, name: str, reason: str) -> None:
+        """GRPC calls are carried by this implementation."""
+        self._transport.info({"name": name, "reason": reason})
 
     def show_also(self, labels: Sequence[str], series: Callable[[], Iterable[Series]]) -> None:
         """Show series with these labels that are counted elsewhere, asked for whenever the metrics are."""

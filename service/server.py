@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,6 +26,7 @@ from service import (
     page,
     ports,
     repository,
+    transport,
     triton_metrics,
     web,
 )
@@ -49,12 +51,17 @@ from service.repository import Model, ModelFile
 from service.runtime import LayerSession, Session
 from service.security import Security
 from service.settings import Settings
+from service.transport import Transport
 from service.trial import Trials
 from service.versions import Versions
 
 # Health answers for them by name.
 HEALTH_NAMES = (digits.SERVICE, inference_calls.SERVICE)
 HANDOVER_S = 0.2
+# Settings that ask for what the native transport lacks, unless they are at their default.
+NOT_NATIVE = ("tls_cert_file", "token_file")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     Raises:
         StartError: The server cannot start; nothing is left open.
     """
+    carrier = transport.choose(settings.transport, not_native=settings.changed(*NOT_NATIVE))
+    log.info("gRPC calls are carried by %s: %s", carrier.name, carrier.reason)
     metrics = Metrics()
+    metrics.transport(carrier.name, carrier.reason)
     metrics.serving(False)
     security = Security.of(
         cert_file=settings.tls_cert_file,
@@ -136,10 +146,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         ops = _http(app, settings, security, metrics)
         tls = security.tls(has_probes=True)
         ops_port = await ports.open_http(stack, ops, settings.host, settings.ops_port, "--ops-port", tls)
-        server = _grpc_server(settings, security, metrics)
+        server = _grpc_server(carrier, settings, security, metrics)
         counted = calls.before(server)
         await readiness.tell()
-        _add_digits(counted, settings, classifier, explainer, versions, calls.draining)
+        _add_digits(counted, carrier, settings, classifier, explainer, versions, calls.draining)
         window = settings.stream_window_images
         oip = InferenceCalls(inference, stream_window=window, draining=calls.draining)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(oip, counted)
@@ -207,8 +217,7 @@ def _load_model(settings: Settings, file: ModelFile, trials: Trials | None, on_l
     return repository.load(file, make_session)
 
 
-def _grpc_server(settings: Settings, security: Security, metrics: Metrics) -> grpc.aio.Server:
-    """The transport; nothing else of the service knows which one it is."""
+def _grpc_server(carrier: Transport, settings: Settings, security: Security, metrics: Metrics) -> grpc.aio.Server:
     options = [
         # Without it a second server on the same port would silently share the calls.
         ("grpc.so_reuseport", 0),
@@ -216,12 +225,13 @@ def _grpc_server(settings: Settings, security: Security, metrics: Metrics) -> gr
         ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
     ]
-    tokens = [TokenInterceptor(security.tokens, lambda: metrics.turned_away("grpc"))] if security.tokens else None
-    return grpc.aio.server(interceptors=tokens, options=options)
+    tokens = [TokenInterceptor(security.tokens, lambda: metrics.turned_away("grpc"))] if security.tokens else []
+    return carrier.server(options, tokens)
 
 
 def _add_digits(
     server: grpc.aio.Server,
+    carrier: Transport,
     settings: Settings,
     classifier: Classifier,
     explainer: Explainer,
@@ -238,7 +248,9 @@ def _add_digits(
         classifier,
         explainer,
         versions,
-        limits=limits,
+        about_server=digits_pb2.GetModelResponse(
+            limits=limits, transport=carrier.name, transport_reason=carrier.reason
+        ),
         stream_window_images=settings.stream_window_images,
         draining=draining,
     )

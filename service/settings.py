@@ -77,7 +77,11 @@ class Settings:
     )
 
     transport: str = _setting(
-        "auto", "process", "gRPC implementation; this release has grpcio, which auto takes", one_of("auto", "grpcio")
+        "auto",
+        "process",
+        "gRPC implementation: grpcio, native (faster; the extra `native`), or auto: native where it is installed and "
+        "has all that is asked for",
+        one_of("auto", "grpcio", "native"),
     )
     workers: int = _setting(1, "process", "server processes; this release runs one", between(1, 1))
 
@@ -204,6 +208,11 @@ class Settings:
                 f"{_names('gpu_graphs')} is on; that needs {_names('device')} cuda and {_names('model_control')} none, "
                 f"not {self.device} and {self.model_control}"
             )
+
+    def changed(self, *names: str) -> list[str]:
+        """The flags of those settings, of the named ones, that are not at their default."""
+        defaults = type(self)()
+        return [_flag(name) for name in names if getattr(self, name) != getattr(defaults, name)]
 
     @classmethod
     def add_flags(cls, parser: argparse.ArgumentParser) -> None:

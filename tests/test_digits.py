@@ -171,8 +171,8 @@ class Recorder:
 async def test_the_callers_deadline_is_the_classifiers() -> None:
     recorder = Recorder()
     server = grpc.aio.server()
-    limits, draining = pb.Limits(), asyncio.Event()
-    servicer = DigitClassifier(recorder, None, None, limits=limits, stream_window_images=1, draining=draining)  # type: ignore[arg-type]
+    about, draining = pb.GetModelResponse(), asyncio.Event()
+    servicer = DigitClassifier(recorder, None, None, about_server=about, stream_window_images=1, draining=draining)  # type: ignore[arg-type]
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -103,7 +103,8 @@ async def test_draining_answers_everything_a_stream_has_given(is_whole: bool) ->
     """A stream that was whole ends well; one that is still open is told to go on elsewhere."""
     calls = CallInterceptor(Metrics(), max_message_bytes=10_000)
     server = grpc.aio.server()
-    servicer = DigitClassifier(Slow(), None, None, limits=pb.Limits(), stream_window_images=3, draining=calls.draining)  # type: ignore[arg-type]
+    about = pb.GetModelResponse()
+    servicer = DigitClassifier(Slow(), None, None, about_server=about, stream_window_images=3, draining=calls.draining)  # type: ignore[arg-type]
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, calls.before(server))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -1,0 +1,87 @@
+"""Which gRPC implementation carries the calls, and why; nothing else of the service knows which one it is.
+
+grpcio, or pygrpc-native: HTTP/2 in Rust for the same servicers, at a third of
+the CPU, without TLS and with fewer limits on connections.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from service.errors import InvalidSetting, RuntimeMissing
+
+GRPCIO, NATIVE = "grpcio", "native"
+PACKAGE = "pygrpc_native"
+# Options that pygrpc-native refuses to be given. It ignores others it does not know, as gRPC does.
+NATIVE_REFUSES = {
+    "grpc.max_allowed_incoming_connections",
+    "grpc.max_connection_age_grace_ms",
+    "grpc.max_connection_age_ms",
+    "grpc.max_connection_idle_ms",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """The implementation that was taken.
+
+    Attributes:
+        name: "grpcio" or "native".
+        reason: Why, in words.
+    """
+
+    name: str
+    reason: str
+
+    def server(
+        self, options: Sequence[tuple[str, int]], interceptors: Sequence[grpc.aio.ServerInterceptor]
+    ) -> grpc.aio.Server:
+        """A server of this kind, not started.
+
+        Args:
+            options: As for grpcio; the native transport leaves out those it lacks.
+            interceptors: As for `grpc.aio.server`.
+        """
+        if self.name == GRPCIO:
+            return grpc.aio.server(interceptors=interceptors, options=options)
+        # `from pygrpc_native import aio` recurses without end.
+        import pygrpc_native.aio
+
+        known = [(name, value) for name, value in options if name not in NATIVE_REFUSES]
+        server: grpc.aio.Server = pygrpc_native.aio.server(interceptors=interceptors, options=known)
+        return server
+
+
+def choose(asked: str, *, not_native: Sequence[str]) -> Transport:
+    """The transport to take.
+
+    Args:
+        asked: "grpcio", "native", or "auto": native where it is installed and has all that is asked for.
+        not_native: Flags in use that ask for what it lacks.
+
+    Raises:
+        RuntimeMissing: It is asked for and not installed.
+        InvalidSetting: It is asked for, together with what it lacks.
+    """
+    if asked == GRPCIO:
+        return Transport(GRPCIO, "asked for")
+    installed = importlib.util.find_spec(PACKAGE) is not None
+    if asked == NATIVE:
+        if not installed:
+            raise RuntimeMissing(
+                "--transport native needs pygrpc-native; run: pip install 'digitserve[native]', or use --transport auto"
+            )
+        if not_native:
+            raise InvalidSetting(
+                f"--transport native has nothing for {', '.join(not_native)}; leave that out, or use --transport grpcio"
+            )
+        return Transport(NATIVE, "asked for")
+    if not installed:
+        return Transport(GRPCIO, "pygrpc-native is not installed")
+    if not_native:
+        return Transport(GRPCIO, f"the native transport has nothing for {', '.join(not_native)}")
+    return Transport(NATIVE, "installed, and has all that is asked for")
