@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +27,18 @@ def _sigint_reaches_children() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", params=["grpcio", "native"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Every test of the contract runs on both implementations of gRPC."""
+    if request.param == "native" and importlib.util.find_spec("pygrpc_native") is None:
+        pytest.skip("the native transport is not installed; pip install '.[native]'")
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def server() -> Iterator[ServerProcess]:
-    """One server process with default settings for all tests that leave it as it is."""
-    with ServerProcess() as process:
+def server(transport: str) -> Iterator[ServerProcess]:
+    """One server process of each transport, with default settings, for all tests that leave it as it is."""
+    with ServerProcess("--transport", transport) as process:
         yield process
 
 

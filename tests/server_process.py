@@ -46,14 +46,15 @@ class ServerProcess:
     ):
         """Start with these flags, on these cores only ("0" or "0,1"), and wait until it is ready.
 
-        `get` and `metric` speak TLS and show a token, if it wants that.
+        `get` and `metric` speak TLS and show a token, if it wants that. Its transport is grpcio, whatever is
+        installed, unless the flags name another.
         """
         self._tls = tls
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         pinned = ["taskset", "-c", cpus] if cpus else []
         free_ports = ("--grpc-port", "0", "--http-port", "0", "--ops-port", "0")
         self.process = subprocess.Popen(
-            [*pinned, command, "serve", *free_ports, *flags],
+            [*pinned, command, "serve", *free_ports, "--transport", "grpcio", *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -31,8 +31,17 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+# What every server of these tests is started with; the fixture below adds the transport.
+DEFAULTS: dict[str, object] = {"grpc_port": 0, "http_port": 0, "ops_port": 0}
+
+
+@pytest.fixture(autouse=True)
+def _on_each_transport(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEFAULTS, "transport", transport)
+
+
 def free_ports(**others: object) -> Settings:
-    return Settings(**{"grpc_port": 0, "http_port": 0, "ops_port": 0, **others})  # type: ignore[arg-type]
+    return Settings(**{**DEFAULTS, **others})  # type: ignore[arg-type]
 
 
 async def until_metrics_show(ops_port: int, line: str) -> None:
