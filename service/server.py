@@ -87,7 +87,6 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         StartError: The server cannot start; nothing is left open.
     """
     carrier = transport.choose(settings.transport, not_native=settings.changed(*NOT_NATIVE))
-    log.info("gRPC calls are carried by %s: %s", carrier.name, carrier.reason)
     metrics = Metrics()
     metrics.transport(carrier.name, carrier.reason)
     metrics.serving(False)
@@ -183,6 +182,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         recovery.begin(loader.reopen)
         stack.push_async_callback(_finish_calls, server, calls, public, settings.drain_timeout_s)
         await readiness.open(True)
+        log.info("gRPC calls are carried by %s: %s", carrier.name, carrier.reason)
         stack.push_async_callback(_drain, readiness, settings.drain_delay_s)
         if settings.model_control == "poll":
             watching = asyncio.create_task(loader.watch(settings.model_poll_s))

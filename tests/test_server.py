@@ -31,8 +31,8 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-# What every server of these tests is started with; the fixture below adds the transport.
-DEFAULTS: dict[str, object] = {"grpc_port": 0, "http_port": 0, "ops_port": 0}
+# What a server is started with; the fixture below has those of this file run on each transport.
+DEFAULTS: dict[str, object] = {"grpc_port": 0, "http_port": 0, "ops_port": 0, "transport": "grpcio"}
 
 
 @pytest.fixture(autouse=True)

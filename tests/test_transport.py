@@ -1,0 +1,73 @@
+"""Which transport is taken, and where it is told."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from protos import digits_pb2 as pb
+from protos import digits_pb2_grpc
+from service import transport as transport_module
+from service.errors import InvalidSetting, RuntimeMissing
+from service.settings import Settings
+from service.transport import Transport, choose
+from tests.server_process import ServerProcess
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport_module, "PACKAGE", "json")
+
+
+@pytest.fixture
+def missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport_module, "PACKAGE", "no_such_package")
+
+
+def test_auto_takes_native_where_it_is_installed(installed: None) -> None:
+    assert choose("auto", not_native=[]) == Transport("native", "installed, and has all that is asked for")
+
+
+def test_auto_takes_grpcio_for_what_native_lacks(installed: None) -> None:
+    reason = "the native transport has nothing for --tls-cert-file, --token-file"
+    assert choose("auto", not_native=["--tls-cert-file", "--token-file"]) == Transport("grpcio", reason)
+
+
+def test_auto_takes_grpcio_where_native_is_missing(missing: None) -> None:
+    assert choose("auto", not_native=[]) == Transport("grpcio", "pygrpc-native is not installed")
+
+
+def test_grpcio_can_be_asked_for(installed: None) -> None:
+    assert choose("grpcio", not_native=["--token-file"]) == Transport("grpcio", "asked for")
+
+
+def test_native_that_is_asked_for_and_missing(missing: None) -> None:
+    with pytest.raises(RuntimeMissing, match="--transport native needs pygrpc-native; run: pip install"):
+        choose("native", not_native=[])
+
+
+def test_native_that_is_asked_for_with_what_it_lacks(installed: None) -> None:
+    with pytest.raises(InvalidSetting, match="--transport native has nothing for --token-file; leave that out, or use"):
+        choose("native", not_native=["--token-file"])
+
+
+def test_settings_tell_which_of_them_were_changed() -> None:
+    settings = Settings(max_batch_images=7)
+    assert settings.changed("max_batch_images", "max_image_bytes") == ["--max-batch-images"]
+
+
+def test_the_transport_is_told_by_call_and_metric(
+    transport: str, server: ServerProcess, stub: digits_pb2_grpc.DigitClassifierStub
+) -> None:
+    model = stub.GetModel(pb.GetModelRequest())
+    assert (model.transport, model.transport_reason) == (transport, "asked for")
+    assert server.metric("digitserve_transport_info", name=transport, reason="asked for") == 1
+
+
+def test_a_process_takes_a_transport_by_itself_and_logs_why() -> None:
+    with ServerProcess("--transport", "auto") as server:
+        expected = "native" if importlib.util.find_spec("pygrpc_native") else "grpcio"
+        assert server.metric("digitserve_transport_info", name=expected) == 1
+        _, stderr = server.stop()
+    assert f"gRPC calls are carried by {expected}: " in stderr
