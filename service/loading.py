@@ -60,7 +60,7 @@ class Loader:
         versions: Versions,
         *,
         find: Callable[[], Sequence[ModelFile]],
-        load: Callable[[ModelFile], Model],
+        load: Callable[[ModelFile, bool], Model],
         policy: str,
         observer: Observer,
         on_change: Callable[[], Awaitable[None]],
@@ -70,7 +70,8 @@ class Loader:
         Args:
             versions: Gets the models.
             find: Looks for model files; called in a thread.
-            load: Makes a model that was checked and is warm, or raises ModelUnusable; called in a thread.
+            load: Makes a model that was checked and is warm, or raises ModelUnusable; called in a thread. Told
+                whether it is all there is, so that nothing is lost if loading it ends the process.
             policy: As for `repository.select`.
             observer: Told of every model.
             on_change: Called when versions were loaded or unloaded.
@@ -92,22 +93,25 @@ class Loader:
         self._unloaded: list[str] = []
 
     async def start(self) -> None:
-        """Load what is there.
+        """Load what is there; a version that cannot be used gives way to the next older one.
 
         Raises:
-            ModelUnusable: One of the versions that should be loaded cannot be.
+            ModelUnusable: None of them can be used.
+            StartError: It is not the model that stands in the way.
         """
         async with self._lock:
             found = await asyncio.to_thread(self._find)
-            wanted = repository.select(found, self.policy)
-            if not wanted:
+            if not repository.select(found, self.policy):
                 versions = ", ".join(file.version for file in found)
                 raise ModelUnusable(f"--model-versions {self.policy} fits none of the versions found: {versions}")
-            for file in wanted:
+            while file := self._next(found):
                 try:
-                    await self._add(file)
+                    await self._add(file, is_only=len(found) == 1)
                 except ModelUnusable as error:
-                    raise ModelUnusable(f"{file.path}: {error}") from error
+                    self._refuse(file, str(error))
+            if not self._loaded:
+                file, reason = self._failed[max(self._failed, key=int)]
+                raise ModelUnusable(f"{file.path}: {reason}")
         await self._on_change()
 
     async def reload(self) -> None:
@@ -207,39 +211,44 @@ class Loader:
             # For callers without the path.
             log.error("%s", error)
             return ["no model was found where the server looks for them"]
-        while True:
-            usable = [file for file in found if file.version in self._loaded or not self._has_failed(file)]
-            wanted = repository.select(usable, self.policy)
-            new = [file for file in wanted if self._loaded.get(file.version) != file and not self._has_failed(file)]
-            if not new:
-                break
+        while file := self._next(found):
             try:
-                await self._add(new[0])
+                await self._add(file)
             except StartError as error:
-                self._refuse(new[0], str(error))
+                self._refuse(file, str(error))
             except Exception as error:
                 # A fault of ours must not keep the other versions from being loaded.
-                self._refuse(new[0], log_fault(error))
+                self._refuse(file, log_fault(error))
         failed = {file.version for file in found if self._has_failed(file)}
         self._failed = {version: each for version, each in self._failed.items() if version in failed}
         self._unloaded = []
-        if wanted:
+        if wanted := self._wanted(found):
             for version in self._loaded.keys() - {file.version for file in wanted}:
                 await self._remove(version)
         return [f"version {version}: {reason}" for version, (_, reason) in self._failed.items()]
 
+    def _wanted(self, found: Sequence[ModelFile]) -> list[ModelFile]:
+        """What the policy wants of the files that are of use."""
+        usable = [file for file in found if file.version in self._loaded or not self._has_failed(file)]
+        return repository.select(usable, self.policy)
+
+    def _next(self, found: Sequence[ModelFile]) -> ModelFile | None:
+        """A file that is wanted and not loaded."""
+        wanted = self._wanted(found)
+        return next((f for f in wanted if self._loaded.get(f.version) != f and not self._has_failed(f)), None)
+
     def _refuse(self, file: ModelFile, reason: str) -> None:
-        log.error("%s cannot be used, nothing changes: %s", file.path, reason)
+        log.error("%s cannot be used, what else there is goes on: %s", file.path, reason)
         self._failed[file.version] = file, reason
         self._observer.model_refused()
 
     def _has_failed(self, file: ModelFile) -> bool:
         return file.version in self._failed and self._failed[file.version][0] == file
 
-    async def _add(self, file: ModelFile) -> None:
+    async def _add(self, file: ModelFile, *, is_only: bool = False) -> None:
         self._loading = file.version
         try:
-            model = await asyncio.to_thread(self._load, file)
+            model = await asyncio.to_thread(self._load, file, is_only)
         finally:
             self._loading = ""
         replaced = self._versions.get(file.version)

@@ -118,8 +118,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     loader = Loader(
         versions,
         find=lambda: repository.find(settings.models_dir),
-        # While others answer, a file that ends the process would take them along.
-        load=lambda file: _load_model(settings, file, trials if versions.loaded() else None, recovery.device_lost),
+        # A file that ends the process must not take along what answers, or could answer.
+        load=lambda file, is_only: _load_model(settings, file, None if is_only else trials, recovery.device_lost),
         policy=settings.model_versions,
         observer=metrics,
         on_change=readiness.tell,
@@ -201,7 +201,6 @@ def _load_model(settings: Settings, file: ModelFile, trials: Trials | None, on_l
     )
 
     def make_session(model: bytes) -> Session:
-        # The first models have none: there is nothing yet that their end could harm.
         if trials:
             trials.run(model, max_run_images=settings.max_run_images)
         return Session(
