@@ -35,6 +35,7 @@ from service.decoding import Decoder
 from service.devices import GpuOptions
 from service.explaining import Explainer
 from service.grpc_admission import TokenInterceptor
+from service.grpcio_options import grpcio_options
 from service.http_admission import guard
 from service.http_connections import Runner
 from service.images import ImageReader
@@ -217,15 +218,8 @@ def _load_model(settings: Settings, file: ModelFile, trials: Trials | None, on_l
 
 
 def _grpc_server(carrier: Transport, settings: Settings, security: Security, metrics: Metrics) -> grpc.aio.Server:
-    options = [
-        # Without it a second server on the same port would silently share the calls.
-        ("grpc.so_reuseport", 0),
-        # A backstop: below it, the interceptor refuses with an error that names the setting.
-        ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),
-        ("grpc.max_send_message_length", -1),
-    ]
     tokens = [TokenInterceptor(security.tokens, lambda: metrics.turned_away("grpc"))] if security.tokens else []
-    return carrier.server(options, tokens)
+    return carrier.server(grpcio_options(settings), tokens)
 
 
 def _add_digits(

@@ -164,6 +164,17 @@ class Settings:
     max_batch_images: int = _setting(1024, "limits", "images in one ClassifyBatch call", between(1, 65536))
     max_message_bytes: int = _setting(8 * MIB, "limits", "bytes of one request message", between(1024, 1 << 30))
 
+    max_connections: int = _setting(1000, "limits", "gRPC connections at a time; more are closed", between(1, 100_000))
+    connection_age_s: float = _setting(
+        120.0,
+        "limits",
+        "seconds after which a gRPC connection is to be made anew, give or take a tenth; lets callers find new servers",
+        between(1, 86400),
+    )
+    connection_grace_s: float = _setting(
+        3600.0, "limits", "seconds that the calls on such a connection get to finish", between(1, 86400)
+    )
+
     drain_delay_s: float = _setting(
         0.0,
         "shutdown",

@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "filters": set(),
     "gpu_metrics": set(),
     "grpc_admission": {"security"},
+    "grpcio_options": {"settings"},
     "http_admission": {"security"},
     "http_connections": set(),
     "images": {"convention", "envelope", "errors", "ink", "steps"},
