@@ -1,4 +1,4 @@
-"""The `digitserve` command: serve, classify, info, healthcheck.
+"""The `digitserve` command: serve, classify, explain, info, healthcheck.
 
 The only file that ends the process. What a sub-command needs is imported when
 it runs, so that a client does not load the server, nor the server the client.
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
 DEFAULT_ADDRESS = "127.0.0.1:8001"
+# What `digitserve explain` can draw.
+PARTS = ("flow", "steps", "convolution", "relu", "pooling", "linear", "softmax", "occlusion")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -95,6 +97,18 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--shard", type=_shard, metavar="I/N", help="with --out: only the Ith of N parts, I from 0")
     add_flags(classify)
     classify.set_defaults(run=_classify)
+
+    explain = commands.add_parser(
+        "explain",
+        help="draw how the network comes to its answer",
+        description="Draw the way of a picture through the network, from its pixels to the probabilities.",
+        allow_abbrev=False,
+    )
+    explain.add_argument("picture", type=Path, metavar="FILE", help="image file")
+    explain.add_argument("-o", "--out", type=Path, required=True, metavar="PNG", help="where to put the drawing")
+    explain.add_argument("--part", choices=PARTS, default="flow", help="flow: all of it (default); or one part of it")
+    add_flags(explain)
+    explain.set_defaults(run=_explain)
 
     info = commands.add_parser("info", help="which model a server answers with", allow_abbrev=False)
     info.add_argument("--json", action="store_true", help="as one JSON object")
@@ -179,6 +193,16 @@ def _classify(args: argparse.Namespace) -> int:
     if args.shard:
         raise DigitserveError("--shard needs --out: a part of the files is of use only where its results are kept")
     return classify_files(args.images, args.address, wanted, timeout_s=args.timeout_s, as_json=args.json)
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from service.explain import explain_file
+
+    verdict = explain_file(
+        args.picture, args.out, args.part, args.address, timeout_s=args.timeout_s, access=access(args)
+    )
+    print(f"{args.picture}: {verdict}; drawn in {args.out}")
+    return 0
 
 
 def _info(args: argparse.Namespace) -> int:
