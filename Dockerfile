@@ -38,7 +38,7 @@ FROM ${PYTHON}
 RUN python -m pip uninstall --yes --quiet --root-user-action ignore setuptools wheel pip
 COPY --from=build /opt/digitserve /opt/digitserve
 COPY --from=build /src/models /models
-# LD_LIBRARY_PATH is where CUDA's wheels put their libraries; nothing is there in an image for CPUs.
+# LD_LIBRARY_PATH is where CUDA's wheels put their libraries, the parts of cuDNN that are loaded late included.
 ENV PATH=/opt/digitserve/bin:$PATH \
     LD_LIBRARY_PATH=/opt/digitserve/lib/python3.11/site-packages/nvidia/cu13/lib:/opt/digitserve/lib/python3.11/site-packages/nvidia/cudnn/lib \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -11,12 +11,13 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 COMMIT = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 SERVE := .venv-serve
 DEV := .venv
+GPU := .venv-gpu
 PROTOS := .venv-protos
 IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 PIP := -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format protos model bench screenshots image e2e requirements clean
+.PHONY: help setup run test test-slow lint format protos model bench screenshots image e2e gpu-check requirements clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,11 +73,15 @@ image:  ## build the container image with docker, podman or buildah (DEVICE=gpu 
 e2e:  ## build the image and run it whole: load, proxies, a roll, a kill, alerts (Debian, as root)
 	deploy/e2e.sh
 
+gpu-check: $(GPU)/ready  ## on a machine with an NVIDIA GPU: test what only that shows, and measure it into docs/gpu.md
+	$(GPU)/bin/python -m pytest -s tests/gpu
+	$(GPU)/bin/python -m tests.gpu.bench
+
 requirements: $(DEV)/ready  ## pin the newest versions that pyproject.toml admits
 	$(DEV)/bin/python requirements/compile.py
 
 clean:  ## remove the virtual environments and everything built
-	rm -rf $(SERVE) $(DEV) $(PROTOS) .venv-clients .venv-perf_analyzer .venv-node .venv-browser .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE) $(DEV) $(GPU) $(PROTOS) .venv-clients .venv-perf_analyzer .venv-node .venv-browser .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Each environment is made anew when what it is made from changes.
 $(SERVE)/ready: requirements/serve-cpu.txt pyproject.toml
@@ -92,6 +97,14 @@ $(DEV)/ready: requirements/dev.txt pyproject.toml
 	@$(if $(TORCH),$(DEV)/bin/python $(PIP) install $(TORCH))
 	@$(DEV)/bin/python $(PIP) install -r requirements/dev.txt
 	@$(DEV)/bin/python $(PIP) install --no-deps -e .
+	@touch $@
+
+$(GPU)/ready: requirements/serve-gpu.txt requirements/gpu-check.txt pyproject.toml
+	@echo "installing ONNX Runtime for GPUs into $(GPU), with CUDA and cuDNN (2.6 GB) ..."
+	@$(call make_venv,$(GPU))
+	@$(GPU)/bin/python $(PIP) install --require-hashes -r requirements/serve-gpu.txt
+	@$(GPU)/bin/python $(PIP) install -r requirements/gpu-check.txt
+	@$(GPU)/bin/python $(PIP) install --no-deps -e .
 	@touch $@
 
 $(PROTOS)/ready: requirements/protos.txt

@@ -28,10 +28,16 @@ Tensor = tuple[str, str, list[int]]
 INPUT: Tensor = ("image", "tensor(uint8)", [1, 28, 28])
 OUTPUTS: tuple[Tensor, ...] = (("probabilities", "tensor(float)", [10]), ("digit_score", "tensor(float)", []))
 OUTPUT_NAMES = tuple(name for name, _, _ in OUTPUTS)
+DRIVER = "libcuda.so.1"
 # On a GPU the next images are copied while the last ones are computed.
 GPU_RUNS_AT_ONCE = 2
 
 Run = Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+
+
+def is_offered(provider: str) -> bool:
+    """Whether the ONNX Runtime that is installed was built with an execution provider."""
+    return provider in _import_onnxruntime().get_available_providers()
 
 
 class Session:
@@ -181,7 +187,7 @@ class LayerSession:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
 def _import_onnxruntime() -> Any:
@@ -213,6 +219,7 @@ def _open_session(onnxruntime: Any, model: bytes, wanted: Plan, threads: int) ->
                 f"it needs {missing[0]}, ONNX Runtime offers only {offered} (install 'digitserve[gpu]' instead of "
                 "'digitserve[cpu]')"
             )
+        _find_driver()
         # A node that the GPU does not take would run on the CPU without a word.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         _load_cuda(onnxruntime, precise=dict(wanted.providers)[CUDA]["use_tf32"] == "0")
@@ -226,6 +233,14 @@ def _open_session(onnxruntime: Any, model: bytes, wanted: Plan, threads: int) ->
         got = ", ".join(session.get_providers())
         raise DeviceMissing(f"it asks for {', '.join(wanted.names)}, ONNX Runtime took {got}; check the GPU's driver")
     return session
+
+
+def _find_driver() -> None:
+    """NVIDIA's driver, without which ONNX Runtime says a great deal, and last of all that."""
+    try:
+        ctypes.CDLL(DRIVER)
+    except OSError as error:
+        raise DeviceMissing(f"there is no driver of NVIDIA's here ({error})") from None
 
 
 def _load_cuda(onnxruntime: Any, *, precise: bool) -> None:

@@ -54,6 +54,7 @@ class PretendedGpu:
 
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
         monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+        monkeypatch.setattr(runtime, "DRIVER", None)
         monkeypatch.setattr(runtime, "_cudart", lambda onnxruntime: self)
         monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")
 

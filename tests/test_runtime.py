@@ -82,6 +82,16 @@ def test_asking_for_a_gpu_that_is_not_offered_is_refused_or_falls_back_visibly(
     assert [(record.levelname, text in record.message) for record in caplog.records] == [("WARNING", True)]
 
 
+def test_without_a_driver_no_provider_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where an image for GPUs runs on a machine without one."""
+    gpu = PretendedGpu(monkeypatch)
+    monkeypatch.setattr(runtime, "DRIVER", "libno_such_driver.so.1")
+    with pytest.raises(DeviceMissing, match=r"no driver of NVIDIA's here \(libno_such_driver.so.1: cannot open"):
+        session(device="cuda")
+    assert not gpu.sessions
+    assert session(device="auto").providers_got == [CPU]
+
+
 def test_a_gpu_that_is_offered_but_not_taken_is_no_gpu(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
