@@ -30,21 +30,16 @@ def test_the_client_works_unchanged(server: ServerProcess, clients: Path, name: 
 
 
 @pytest.mark.slow
-def test_a_fuzzer_finds_the_http_side_as_it_is_described(clients: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("examples", ["15", pytest.param("100", marks=pytest.mark.slow)])
+def test_a_fuzzer_finds_the_http_side_as_it_is_described(clients: Path, tmp_path: Path, examples: str) -> None:
     """Schemathesis; a schema cannot say that a shape fits its data, so what it takes to be valid may be refused."""
     with ServerProcess("--model-control", "explicit") as server:
-        command: list[str | Path] = [
-            clients / "st",
-            "--no-color",
-            "run",
-            f"{server.http_url}/openapi.json",
-            "--max-examples",
-            "15",
-        ]
-        options = ["--mode", "all", "--exclude-checks", "positive_data_acceptance", "--seed", "1"]
+        command: list[str | Path] = [clients / "st", "--no-color", "run", f"{server.http_url}/openapi.json"]
+        options = ["--max-examples", examples, "--mode", "all", "--seed", "1"]
+        options += ["--exclude-checks", "positive_data_acceptance"]
         # Without a model the other calls would rightly fail.
-        command += ["--exclude-operation-id", "unload"]
-        done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+        options += ["--exclude-operation-id", "unload"]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, timeout=600)
         assert done.returncode == 0, done.stdout
         assert "Tested: 18" in done.stdout
         stderr = server.stop()[1]
