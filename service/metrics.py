@@ -1,6 +1,6 @@
 """Every Prometheus series of the server, on a registry of its own.
 
-The only file that knows prometheus_client. Names of call metrics are those
+Names of call metrics are those
 dashboards already know (`grpc_server_*`, go-grpc-prometheus); everything of
 ours begins with `digitserve_`. Times are in seconds.
 """
@@ -17,7 +17,6 @@ from prometheus_client import (
     Histogram,
     Info,
     ProcessCollector,
-    Summary,
     disable_created_metrics,
     generate_latest,
 )
@@ -25,8 +24,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
+from service.tallies import Distribution, Tally, Total
+
 SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CONFIDENCE_BUCKETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
+DIGITS = tuple("0123456789")
 IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -92,16 +94,16 @@ class Metrics:
             buckets=SECONDS_BUCKETS,
             registry=registry,
         )
-        self._queue_seconds = Histogram(
+        self._queue_seconds = Distribution(
             "digitserve_queue_seconds",
             "Time images waited for the model, one observation per group of images submitted together.",
             buckets=SECONDS_BUCKETS,
             registry=registry,
         )
-        self._model_seconds = Histogram(
+        self._model_seconds = Distribution(
             "digitserve_model_run_seconds", "Time of one run of the model.", buckets=SECONDS_BUCKETS, registry=registry
         )
-        self._batch_images = Histogram(
+        self._batch_images = Distribution(
             "digitserve_batch_images", "Images in one run of the model.", buckets=IMAGES_BUCKETS, registry=registry
         )
         self._decode_seconds = Histogram(
@@ -111,20 +113,19 @@ class Metrics:
             registry=registry,
         )
         self._queue_images = Gauge("digitserve_queue_images", "Images waiting for the model.", registry=registry)
-        predictions = Counter(
-            "digitserve_predictions_total", "Images classified, by digit.", ("digit",), registry=registry
+        self._predictions = Tally(
+            "digitserve_predictions", "Images classified, by digit.", "digit", known=DIGITS, registry=registry
         )
-        self._predictions = [predictions.labels(str(digit)) for digit in range(10)]
-        self._rejections = Counter(
-            "digitserve_rejections_total", "Images whose prediction was rejected.", ("reason",), registry=registry
+        self._rejections = Tally(
+            "digitserve_rejections", "Images whose prediction was rejected.", "reason", registry=registry
         )
-        self._confidence = Histogram(
+        self._confidence = Distribution(
             "digitserve_confidence",
             "Calibrated probability of the digit that an image was read as.",
             buckets=CONFIDENCE_BUCKETS,
             registry=registry,
         )
-        self._ink = Summary(
+        self._ink = Total(
             "digitserve_ink_ratio", "Mean of an image as the network sees it, 0 paper to 1 ink.", registry=registry
         )
         self._http = Counter(
@@ -171,10 +172,9 @@ class Metrics:
 
     def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
         """The model ran once, on groups of images that had waited this long."""
-        self._batch_images.observe(images)
-        self._model_seconds.observe(seconds)
-        for wait in waits:
-            self._queue_seconds.observe(wait)
+        self._batch_images.add((images,))
+        self._model_seconds.add((seconds,))
+        self._queue_seconds.add(waits)
 
     def image_decoded(self, seconds: float) -> None:
         """An image file was read, or found unreadable."""
@@ -184,14 +184,10 @@ class Metrics:
         self, digits: Sequence[int], confidences: Sequence[float], ink: Sequence[float], reasons: Sequence[str]
     ) -> None:
         """Images with these means of ink, 0 to 1, were classified; the reason is empty unless one was rejected."""
-        for digit in digits:
-            self._predictions[digit].inc()
-        for confidence in confidences:
-            self._confidence.observe(confidence)
-        for mean in ink:
-            self._ink.observe(mean)
-        for reason in filter(None, reasons):
-            self._rejections.labels(reason).inc()
+        self._predictions.add(map(DIGITS.__getitem__, digits))
+        self._confidence.add(confidences)
+        self._ink.add(ink)
+        self._rejections.add(filter(None, reasons))
 
     def http_answered(self, path: str, status: int) -> None:
         """A request for a path, as it is written in the routes, was answered with this status."""
@@ -225,7 +221,7 @@ class Metrics:
         self._fallback.set(got[0] != asked[0])
 
     def transport(self, name: str, reason: str) -> None:
-        """GRPC calls are carried by this implementation."""
+        """This implementation carries gRPC calls."""
         self._transport.info({"name": name, "reason": reason})
 
     def show_also(self, labels: Sequence[str], series: Callable[[], Iterable[Series]]) -> None:

@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layers": {"errors", "protos"},
     "loading": {"errors", "repository", "versions"},
     "manifest": {"errors"},
-    "metrics": set(),
+    "metrics": {"tallies"},
     "model_config": {"devices", "protos", "queueing", "repository", "statistics", "versions"},
     "occlusion": {"images"},
     "operations": set(),
@@ -76,6 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "signals": set(),
     "steps": set(),
     "statistics": {"batching"},
+    "tallies": set(),
     "tensors": {"errors", "judging", "protos"},
     "transport": {"errors"},
     "trial": {"errors", "runtime"},
@@ -87,7 +88,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 ONLY_IN = {
     "onnxruntime": {"runtime"},
     "PIL": {"client_messages", "convention", "images", "steps"},
-    "prometheus_client": {"metrics"},
+    "prometheus_client": {"metrics", "tallies"},
     "pynvml": {"gpu_metrics"},
     "grpc": {
         "__main__",
