@@ -12,13 +12,13 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Protocol
 
 import numpy as np
 
 from service.errors import NotReady, QueueFull
 from service.queueing import A, Account, Group, Images, Outcome, Parts, Queue
+from service.threads import Threads
 
 Run = Callable[[Images], A]
 # Passes of the event loop, a few microseconds each, without anybody new before the model runs.
@@ -55,7 +55,6 @@ class Batcher(Generic[A]):
             observer: Told of the queue's length and of every run.
             runs_at_once: Runs that may be in progress at the same time.
         """
-        self._run = run
         self._max_run_images = max_run_images
         self._max_queue_images = max_queue_images
         self._observer = observer
@@ -64,7 +63,7 @@ class Batcher(Generic[A]):
         self._arrived = asyncio.Event()
         self._closing = False
         self._loops: list[asyncio.Task[None]] = []
-        self._executor = ThreadPoolExecutor(runs_at_once, thread_name_prefix="model")
+        self._threads = Threads(run, count=runs_at_once, name="model")
 
     async def __aenter__(self) -> Batcher[A]:
         self.start()
@@ -84,7 +83,7 @@ class Batcher(Generic[A]):
         try:
             await asyncio.gather(*self._loops)
         finally:
-            self._executor.shutdown()
+            self._threads.close()
 
     @property
     def waiting_groups(self) -> int:
@@ -158,7 +157,7 @@ class Batcher(Generic[A]):
         images = batch[0][2] if len(batch) == 1 else np.concatenate([part for _, _, part in batch])
         began = time.monotonic()
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, images)
+            answers = await self._threads.do(images)
             if len(answers) != len(images):
                 raise ValueError(f"the model answered {len(answers)} of {len(images)} images")
             seconds = time.monotonic() - began

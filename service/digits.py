@@ -65,24 +65,24 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
         result = answer.results[0]
         if isinstance(result, InvalidImage):
             raise result
-        return digits_pb2.ClassifyResponse(
-            prediction=_prediction(result), model_version=answer.model_version, timing=_timing(answer)
-        )
+        response = digits_pb2.ClassifyResponse(model_version=answer.model_version)
+        _tell_prediction(response.prediction, result)
+        _tell_timing(response.timing, answer)
+        return response
 
     async def ClassifyBatch(
         self, request: digits_pb2.ClassifyBatchRequest, context: Context
     ) -> digits_pb2.ClassifyBatchResponse:
         answer = await self._classifier.classify(request.images, _format(request.format), deadline_of(context))
-        return digits_pb2.ClassifyBatchResponse(
-            results=[
-                digits_pb2.ItemResult(error=_error(result))
-                if isinstance(result, InvalidImage)
-                else digits_pb2.ItemResult(prediction=_prediction(result))
-                for result in answer.results
-            ],
-            model_version=answer.model_version,
-            timing=_timing(answer),
-        )
+        response = digits_pb2.ClassifyBatchResponse(model_version=answer.model_version)
+        for result in answer.results:
+            item = response.results.add()
+            if isinstance(result, InvalidImage):
+                item.error.CopyFrom(_error(result))
+            else:
+                _tell_prediction(item.prediction, result)
+        _tell_timing(response.timing, answer)
+        return response
 
     async def ClassifyStream(  # type: ignore[override]  # gRPC also takes a coroutine that writes
         self, requests: AsyncIterator[digits_pb2.ClassifyStreamRequest | CallError], context: Context
@@ -110,7 +110,9 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
             result = error
         if isinstance(result, CallError):
             return digits_pb2.ClassifyStreamResponse(id=request.id, error=_error(result))
-        return digits_pb2.ClassifyStreamResponse(id=request.id, prediction=_prediction(result))
+        response = digits_pb2.ClassifyStreamResponse(id=request.id)
+        _tell_prediction(response.prediction, result)
+        return response
 
     async def Explain(self, request: digits_pb2.ExplainRequest, context: Context) -> digits_pb2.ExplainResponse:
         explanation = await self._explainer.explain(request.image, _format(request.format), deadline_of(context))
@@ -152,23 +154,27 @@ def _format(value: digits_pb2.ImageFormat.ValueType) -> Format:
         ) from None
 
 
+def _tell_prediction(message: digits_pb2.Prediction, prediction: Prediction) -> None:
+    # In place: messages that are made one by one and put into one another are copied.
+    message.digit = prediction.digit
+    message.confidence = prediction.confidence
+    message.probabilities.extend(prediction.probabilities)
+    message.digit_score = prediction.digit_score
+    if prediction.rejection_reason:
+        message.rejected = True
+        message.rejection_reason = prediction.rejection_reason
+
+
 def _prediction(prediction: Prediction) -> digits_pb2.Prediction:
-    return digits_pb2.Prediction(
-        digit=prediction.digit,
-        confidence=prediction.confidence,
-        probabilities=prediction.probabilities,
-        rejected=bool(prediction.rejection_reason),
-        rejection_reason=prediction.rejection_reason,
-        digit_score=prediction.digit_score,
-    )
+    message = digits_pb2.Prediction()
+    _tell_prediction(message, prediction)
+    return message
 
 
-def _timing(answer: Answer) -> digits_pb2.Timing:
-    return digits_pb2.Timing(
-        decode_seconds=answer.decode_seconds,
-        queue_seconds=answer.queue_seconds,
-        model_seconds=answer.model_seconds,
-    )
+def _tell_timing(message: digits_pb2.Timing, answer: Answer) -> None:
+    message.decode_seconds = answer.decode_seconds
+    message.queue_seconds = answer.queue_seconds
+    message.model_seconds = answer.model_seconds
 
 
 def _error(error: CallError) -> status_pb2.Status:

@@ -134,9 +134,9 @@ class Queue(Generic[A]):
     def take(self, room: int, now: float) -> Parts[A]:
         """The next run: live groups by priority and in the order of arrival, up to so many images.
 
-        What does not fit of a large group goes to the end of its level, so
-        that single images never wait for the whole of it. Those whose
-        deadline has passed by `now` are told so.
+        A large group is run in parts; after each, it goes to the end of its
+        level, and no part fills up a run of others, so that single images wait
+        for one part at most. Those whose deadline has passed by `now` are told so.
         """
         batch: Parts[A] = []
         before = self.images
@@ -146,6 +146,9 @@ class Queue(Generic[A]):
                 self.images -= group.waiting
                 group.failed(DeadlinePassed(f"the deadline passed after {now - group.submitted:.3f} s in the queue"))
                 continue
+            if batch and group.waiting > room:
+                level.appendleft(group)
+                break
             if not group.taken:
                 group.queue_seconds = now - group.submitted
             start = group.taken

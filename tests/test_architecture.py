@@ -14,7 +14,7 @@ OURS = ("service", "model_export", "protos", "tests")
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"bulk", "classify", "client", "client_flags", "errors", "explain", "server", "settings", "signals"},
-    "batching": {"errors", "queueing"},
+    "batching": {"errors", "queueing", "threads"},
     "bound_runs": set(),
     "bulk": {"classify", "client", "errors"},
     "calls": {"errors"},
@@ -78,6 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "statistics": {"batching"},
     "tallies": set(),
     "tensors": {"errors", "judging", "protos"},
+    "threads": set(),
     "transport": {"errors"},
     "trial": {"errors", "runtime"},
     "triton_metrics": {"statistics", "versions"},

@@ -131,7 +131,7 @@ async def test_a_large_group_is_run_in_parts_and_lets_single_images_in_between()
         gate.opened.set()
         answers = await asyncio.gather(blocker, large, single)
     assert answers[1].answers.numbers == list(range(10, 20))
-    assert gate.seen[1:] == [[10, 11, 12, 13], [99, 14, 15, 16], [17, 18, 19]]
+    assert gate.seen[1:] == [[10, 11, 12, 13], [99], [14, 15, 16, 17], [18, 19]]
 
 
 async def test_a_full_queue_refuses_at_once_and_loses_nothing() -> None:
