@@ -88,8 +88,10 @@ def stroke_width(ink: Field) -> float:
 
     The outline's length is the total variation of the ink (co-area formula), which needs no threshold.
     """
-    padded = np.pad(ink, 1)
-    down, right = np.diff(padded, axis=0)[:, :-1], np.diff(padded, axis=1)[:-1]
+    padded = np.zeros((ink.shape[0] + 2, ink.shape[1] + 2), np.float32)
+    padded[1:-1, 1:-1] = ink
+    corner = padded[:-1, :-1]
+    down, right = padded[1:, :-1] - corner, padded[:-1, 1:] - corner
     return float(2 * ink.sum() / max(np.sqrt(down**2 + right**2).sum(), 1e-6))
 
 

@@ -37,10 +37,11 @@ def _over_window(operation: Any, values: Pixels, side: int, axis: int) -> Pixels
 
 def box_mean(values: Field, radius: int) -> Field:
     """Mean over the square of 2 radius + 1 around each pixel of (height, width, channels), edges repeated."""
+    width = 2 * radius + 1
     for axis in (0, 1):
         moved = np.moveaxis(values, axis, 0)
-        sums = np.pad(moved, [(radius + 1, radius), (0, 0), (0, 0)], mode="edge").cumsum(0, dtype=np.float64)
-        width = 2 * radius + 1
+        within = np.arange(-radius - 1, len(moved) + radius).clip(0, len(moved) - 1)
+        sums = moved[within].cumsum(0, dtype=np.float64)
         values = np.moveaxis(((sums[width:] - sums[:-width]) / width).astype(np.float32), 0, axis)
     return values
 

@@ -34,6 +34,8 @@ LARGEST_SIDE = 512
 DRAFT_SIDE = 500
 # Pictures with more pixels, unless they are decoded at a fraction, are decoded one at a time: up to 16 bytes a pixel.
 LARGE_PIXELS = 4_000_000
+# Where Pillow finds how a picture is to be turned, besides TIFF's own tags; looking there is a third of decoding 28x28.
+ORIENTATIONS = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})
 # Pillow keeps 8 bytes for every row.
 LONGEST_SIDE = 20_000
 
@@ -141,7 +143,9 @@ def _to_picture(image: Image.Image) -> Pixels:
     image.draft(None, (round(image.width * scale), round(image.height * scale)))
     if len(image.info.get("exif", b"")) > LARGEST_EXIF_BYTES:
         del image.info["exif"]
-    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    if not ORIENTATIONS.isdisjoint(image.info) or image.format == "TIFF":
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):
         image = _to_8_bits(image)
     transparent = image.has_transparency_data

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.filters import box_mean, closing, roughness, shrink, with_seam
-from service.parts import find_parts
+from service.parts import find_digit_parts
 from service.rules import without_rules
 from service.steps import Note, unnoted
 
@@ -103,7 +103,8 @@ def colour_of_ink(picture: Pixels) -> Pixels:
     detail = (coarse - box_mean(coarse, max(2, max(coarse.shape) // 8))).reshape(-1, 3)
     # The strongest differences are strokes; the many weak ones are noise.
     strength = (detail**2).sum(1)
-    chosen = detail[strength >= np.quantile(strength, 0.9)]
+    tenth = -(-9 * (len(strength) - 1) // 10)
+    chosen = detail[strength >= np.partition(strength, tenth)[tenth]]
     direction = np.linalg.eigh(chosen.T @ chosen)[1][:, -1] / np.sqrt(3)
     red, green, blue = (direction * (np.sign(direction.sum()) or 1.0)).astype(np.float32)
     channel = picture[..., 0] * red + picture[..., 1] * green + picture[..., 2] * blue
@@ -135,7 +136,7 @@ def _paper_of_two_levels(channel: Pixels) -> float | None:
 def rise_above_level(channel: Pixels, level: float) -> tuple[Field, float]:
     """How far each pixel is from paper of one level, on the side of it where the ink is, and the paper's noise."""
     difference = channel.astype(np.float32) - level
-    lighter, darker = difference.clip(0), (-difference).clip(0)
+    lighter, darker = np.maximum(difference, 0), np.maximum(-difference, 0)
     ink, noise = (lighter, darker) if (lighter**2).sum() > (darker**2).sum() else (darker, lighter)
     # The side away from the ink shows half of the noise, and nothing else.
     return ink, float(np.sqrt(2 * (noise**2).mean()))
@@ -205,22 +206,20 @@ def rise_above_paper(channel: Pixels, view: View, note: Note = unnoted) -> tuple
 
 def find_digit(rise: Field, faintest: float, noise: float) -> Field | None:
     """Keep of the ink what belongs to the digit, and scale it to 0 to 1; None where all ink may as well be noise."""
-    parts = find_parts(rise, faintest)
-    if not parts.any_ink():
+    found = find_digit_parts(rise, faintest)
+    if found is None:
         return None
-    digit = parts.digit()
-    strong = strength(rise, parts.mask_of(digit))
+    mask, extent = found
+    strong = strength(rise, mask)
     # What is much fainter than the digit's ink is smudge, shadow or show-through.
-    if (threshold := SMUDGE * strong) > faintest:
-        parts = find_parts(rise, threshold)
-        digit = parts.digit()
-        strong = strength(rise, parts.mask_of(digit))
-    smallest = SMALLEST_DIGIT * max(rise.shape)
-    if noise and (strong < CLEARLY * faintest or parts.extent()[digit].max() < smallest):
+    if (threshold := SMUDGE * strong) > faintest and (found := find_digit_parts(rise, threshold)):
+        mask, extent = found
+        strong = strength(rise, mask)
+    if noise and (strong < CLEARLY * faintest or extent < SMALLEST_DIGIT * max(rise.shape)):
         return None
     floor = min(3 * noise, strong / 2)
     ink = ((rise - floor) / (strong - floor)).clip(0, 1)
-    return np.where(with_seam(parts.mask_of(digit)), ink, np.float32(0))
+    return np.where(with_seam(mask), ink, np.float32(0))
 
 
 def has_edges(ink: Field) -> bool:

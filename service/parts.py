@@ -16,6 +16,8 @@ Field = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+# Pixels of a picture in which whether the ink is all one part is quickly found out.
+SMALL_PIXELS = 48 * 48
 # Of the parts, only the largest are looked at.
 MOST_PARTS = 64
 # A part that touches the picture's border counts as this much of one that does not.
@@ -152,3 +154,33 @@ def find_parts(rise: Field, threshold: float) -> Parts:
     np.maximum.at(box[:, 2], label, runs.row + 1)
     np.maximum.at(box[:, 3], label, runs.end)
     return Parts(rise, runs, label, weight.astype(np.float64), box)
+
+
+def find_digit_parts(rise: Field, threshold: float) -> tuple[Mask, int] | None:
+    """Where the digit is in what rises above a threshold, and the longer side of its largest part; None without ink."""
+    mask = rise > threshold
+    if mask.size <= SMALL_PIXELS and is_one_part(mask):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        return mask, int(max(rows[-1] - rows[0], columns[-1] - columns[0])) + 1
+    parts = find_parts(rise, threshold)
+    if not parts.any_ink():
+        return None
+    digit = parts.digit()
+    return parts.mask_of(digit), int(parts.extent()[digit].max())
+
+
+def is_one_part(mask: Mask) -> bool:
+    """Whether there is ink, all of it connected: a flood that starts at a pixel fills it.
+
+    The mask is one whole number, a bit a pixel, so that a step of the flood is a few shifts.
+    """
+    stride = mask.shape[1] + 1
+    padded = np.zeros((mask.shape[0], stride), bool)
+    padded[:, :-1] = mask
+    ink = int.from_bytes(np.packbits(padded).tobytes(), "big")
+    flood, wider = 0, ink & -ink
+    while wider != flood:
+        flood = wider
+        wider |= wider << 1 | wider >> 1
+        wider = (wider | wider << stride | wider >> stride) & ink
+    return ink != 0 and flood == ink

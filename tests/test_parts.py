@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from service.parts import find_parts, find_runs, label_runs, paint
+from service.parts import find_digit_parts, find_parts, find_runs, is_one_part, label_runs, paint
 
 
 @settings(max_examples=150, deadline=None)
@@ -21,6 +21,17 @@ def test_labels_are_those_of_scipy(seed: int, height: int, width: int, share: fl
     assert np.array_equal(paint(runs, mask.shape), mask)
     assert len(set(label)) == count
     assert len(set(zip(label.tolist(), expected[runs.row, runs.start].tolist(), strict=True))) == count
+    assert is_one_part(mask) == (count == 1)
+
+
+def test_a_small_picture_of_one_part_is_found_as_a_large_one_is() -> None:
+    page = field((20, 40, 80, 50))
+    small = page[15:60, 35:80].copy()
+    found = find_digit_parts(small, 50)
+    parts = find_parts(small, 50)
+    assert found is not None and found[1] == parts.extent()[parts.digit()].max() == 40
+    assert np.array_equal(found[0], parts.mask_of(parts.digit()))
+    assert find_digit_parts(page, 200) is None
 
 
 def field(*bars: tuple[int, int, int, int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

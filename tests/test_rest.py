@@ -154,7 +154,13 @@ def test_deeply_nested_numbers_do_no_harm() -> None:
 
 
 def test_what_is_not_there(server: ServerProcess) -> None:
-    for path in ("/nothing", "/v2/models/x", "/v2/models/digits/versions/2", "/v2/models/x/ready", "/v2/models/..%2fx/config"):
+    for path in (
+        "/nothing",
+        "/v2/models/x",
+        "/v2/models/digits/versions/2",
+        "/v2/models/x/ready",
+        "/v2/models/..%2fx/config",
+    ):
         status, answer = ask(server, path)
         assert (status, answer["code"]) == (404, "NOT_FOUND") and answer["error"]
     status, answer = ask(server, "/v2/models/digits", b"x")
