@@ -17,7 +17,7 @@ IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 PIP := -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format protos model bench screenshots image e2e gpu-check requirements clean
+.PHONY: help setup run test test-slow lint format protos model bench screenshots pictures image e2e gpu-check requirements clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ model: $(DEV)/ready  ## train, export and verify the model, judge it and write i
 
 bench: $(DEV)/ready $(SERVE)/ready  ## measure start-up, memory and speed on this machine
 	$(DEV)/bin/python -m tests.load.bench --server $(SERVE)/bin/digitserve
+
+pictures: $(DEV)/ready  ## draw the pictures of docs/how-it-works.md anew
+	$(DEV)/bin/python -m tests.documented_pictures
 
 screenshots: $(DEV)/ready  ## take the pictures of the page in docs (needs Node and chromium-headless-shell)
 	$(DEV)/bin/python -m tests.browser
