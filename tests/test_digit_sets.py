@@ -25,6 +25,8 @@ from tests.training import small_set
         ("scans/IMG_2034_7.jpg", 7),
         ("scans/digit3.png", 3),
         ("scans/4-2.png", 4),
+        ("scans/page-2-4.png", None),
+        ("scans/page-4-4.png", 4),
         ("7/anna.jpg", 7),
         ("7/3.jpg", 7),
         ("2024/5.jpg", 5),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -136,7 +137,8 @@ def test_a_server_that_was_started_is_stopped() -> None:
         service.model()
 
 
-def test_sigterm_stops_the_server_too() -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_stops_the_server_too(signum: signal.Signals) -> None:
     program = (
         "import signal; from pathlib import Path; from model_export.judging.asking import served\n"
         f"with served(Path({str(bundled_models())!r})) as address: print(address, flush=True); signal.pause()"
@@ -147,8 +149,8 @@ def test_sigterm_stops_the_server_too() -> None:
         address = process.stdout.readline().strip()
         with Service(address) as service:
             assert service.model().name == "digits"
-        process.terminate()
-    assert process.returncode == 143
+        process.send_signal(signum)
+    assert process.returncode == (-signum if signum == signal.SIGINT else 128 + signum)
     with Service(address) as service, pytest.raises(ServiceError, match="UNAVAILABLE"):
         service.model()
 

@@ -63,7 +63,13 @@ def test_reliability_is_what_the_calibration_error_sums_up() -> None:
 def test_an_evaluation_is_read_and_what_is_more_is_passed_over(tmp_path: Path) -> None:
     scans = {"name": "scans", "images": 20, "accuracy": 0.95, "rejected": 0.1, "calibration_error": None, "worst": [1]}
     noise = {"name": "noise", "form": "raw", "images": 3, "auroc": 0.99, "rejected": 0.5}
-    content = {"sha256": "0a", "sets": [scans], "non_digits": [noise | {"digit_scores": [1.5, None, 8.0]}], "made": 1}
+    content = {
+        "sha256": "0a",
+        "commit": "abc",
+        "sets": [scans],
+        "non_digits": [noise | {"digit_scores": [1.5, None, 8.0]}],
+        "made": 1,
+    }
     path = tmp_path / "evaluation.json"
     assert read_evaluation(path, "0a") == Evaluation()
     path.write_text(json.dumps(content))

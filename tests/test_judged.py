@@ -82,7 +82,7 @@ def test_the_table_and_the_json_have_every_figure() -> None:
         ("skipped mnist: not here",),
     )
     table = evaluation.table().splitlines()
-    assert table[0] == "digits/1, sha256 0a"
+    assert table[0] == "digits/1, sha256 0a, served by commit unknown"
     assert table[3].split() == ["synthetic,", "all", "10", "80.00%", "20.00%", "11.90%"]
     assert table[8].split() == ["synthetic,", "all", *["100.0%"] * 4, "0.0%", *["-"] * 5]
     assert table[11].split() == ["letters", "raw", "3", "0.9876", "66.67%", "not", "a", "digit"]

@@ -127,6 +127,7 @@ def test_an_evaluation_brings_sets_and_kinds(models: Path, data: Path, capsys: p
     folder = models / "digits" / "1"
     content = {
         "sha256": hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest(),
+        "commit": "commit-of-the-service",
         "sets": [{"name": "scans", "images": 2000, "accuracy": 0.951, "rejected": 0.02, "calibration_error": 0.013}],
         "non_digits": [
             {"name": "noise", "form": "raw", "images": 2, "auroc": 0.9912, "rejected": 0.5, "digit_scores": [1.5, 8.0]},
@@ -138,6 +139,7 @@ def test_an_evaluation_brings_sets_and_kinds(models: Path, data: Path, capsys: p
     digits_only = plot.read_bytes()
     assert report(models, data) == 0
     assert "| scans | 2,000 | 95.10% | 2.00% | 1.30% |" in card(models)
+    assert "by the service as of commit `commit-of-the-service`" in card(models)
     assert "| noise | raw | 2 | 0.9912 | 50.0% |" in card(models)
     assert "| blank | picture | 1 |  | 100.0% |" in card(models)
     assert "are not on this card yet" not in card(models)

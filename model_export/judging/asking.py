@@ -73,7 +73,8 @@ class Answer:
 def served(models_dir: Path) -> Iterator[str]:
     """Serve the newest model of a folder from a process of its own, on free ports; yields host:port of gRPC.
 
-    To be called in the main thread: SIGTERM ends this process by SystemExit, so that the server does not outlive it.
+    To be called in the main thread: SIGTERM and SIGHUP, which a terminal that is closed sends, end this process by
+    SystemExit, so that the server does not outlive it.
 
     Raises:
         ServiceError: It does not start; the text has its last line.
@@ -81,11 +82,11 @@ def served(models_dir: Path) -> Iterator[str]:
     free_ports = ["--grpc-port", "0", "--http-port", "0", "--ops-port", "0"]
     command = [sys.executable, "-m", "service", "serve", "--models-dir", str(models_dir), *free_ports]
     with (
+        _exit_on(signal.SIGTERM, signal.SIGHUP),
         tempfile.TemporaryFile("w+") as log,  # a pipe that nobody reads would fill up and stop the server
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
     ):
         assert process.stdout is not None
-        before = signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
         try:
             # The lines before its ports, and none once it has ended.
             for line in process.stdout:
@@ -97,8 +98,18 @@ def served(models_dir: Path) -> Iterator[str]:
             last_line = (log.read().splitlines() or ["it says nothing"])[-1]
             raise ServiceError(f"`service serve` ended with exit code {process.returncode}: {last_line}")
         finally:
-            signal.signal(signal.SIGTERM, before)
             process.terminate()
+
+
+@contextlib.contextmanager
+def _exit_on(*signals: signal.Signals) -> Iterator[None]:
+    """Let signals end this process by SystemExit while the context lasts."""
+    before = {signum: signal.signal(signum, lambda number, _: sys.exit(128 + number)) for signum in signals}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 class Service:

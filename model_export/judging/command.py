@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TypeAlias
 
-from model_export.checkpoint import write_atomically
+from model_export.checkpoint import current_commit, write_atomically
 from model_export.judging.asking import served
 from model_export.judging.contact_sheet import contact_sheet
 from model_export.judging.digit_sets import LABEL_RULE
@@ -32,9 +32,10 @@ def run_evaluate(options: argparse.Namespace) -> int:
         count=options.count,
         seed=options.seed,
     )
+    commit = "unknown" if options.address else current_commit()
     serving = contextlib.nullcontext(options.address) if options.address else served(options.models_dir)
     with serving as address:
-        evaluation = evaluate(address, judged_by)
+        evaluation = evaluate(address, judged_by, commit)
     print(evaluation.table())
     if options.json:
         write_atomically(options.json, (json.dumps(evaluation.as_json(), indent=1) + "\n").encode())

@@ -20,8 +20,8 @@ from model_export.judging.pictures import synthetic
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SINGLE_DIGIT = re.compile(r"(?<![0-9])[0-9](?![0-9])")
 LABEL_RULE = (
-    "the folder's name if that is a single digit (7/anna.jpg), else the first number of one digit in the file's name "
-    "(7.png, 7_anna.jpg, img-7.png, IMG_2034_7.jpg)"
+    "the folder's name if that is a single digit (7/anna.jpg); else the single digit that the file's name begins with "
+    "(7.png, 7_anna-2.jpg), or else the only one in it (img-7.png, IMG_2034_7.jpg)"
 )
 
 
@@ -87,14 +87,16 @@ def label_of(path: Path) -> int | None:
     """Tell the digit a picture shows from its path, by `LABEL_RULE`; None where it does not tell.
 
     Examples:
-        >>> label_of(Path("7/img_3.png")), label_of(Path("scans/img_2034_7.png")), label_of(Path("scans/seven.png"))
+        >>> label_of(Path("7/img_3.png")), label_of(Path("scans/7_copy 2.png")), label_of(Path("scans/page 2 no 7.png"))
         (7, 7, None)
     """
     folder = path.absolute().parent.name
     if SINGLE_DIGIT.fullmatch(folder):
         return int(folder)
-    found = SINGLE_DIGIT.search(path.stem)
-    return int(found[0]) if found else None
+    found = SINGLE_DIGIT.findall(path.stem)
+    # Of several, the first is as likely the number of the page.
+    begins_with_it = SINGLE_DIGIT.match(path.stem) is not None
+    return int(found[0]) if begins_with_it or len(set(found)) == 1 else None
 
 
 def folder_samples(files: list[tuple[Path, int]]) -> Iterator[Sample]:

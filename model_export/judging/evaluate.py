@@ -66,8 +66,10 @@ class EvaluationOptions:
         return any(fnmatch(name, pattern) for name in names for pattern in self.sets)
 
 
-def evaluate(address: str, options: EvaluationOptions) -> Evaluation:
+def evaluate(address: str, options: EvaluationOptions, commit: str = "unknown") -> Evaluation:
     """Ask the service at host:port about everything in the options, with progress bars on a terminal.
+
+    `commit` is that of its code, as far as it is known.
 
     Raises:
         DataError: The folder cannot be used, or nothing is left to judge by.
@@ -88,7 +90,7 @@ def evaluate(address: str, options: EvaluationOptions) -> Evaluation:
         if validation:
             for name in kinds:
                 found += _judge_kind(service, name, validation, options, sets)
-    return Evaluation(f"{model.name}/{model.version}", model.sha256, tuple(sets), tuple(found), tuple(remarks))
+    return Evaluation(f"{model.name}/{model.version}", model.sha256, tuple(sets), tuple(found), tuple(remarks), commit)
 
 
 def _planned(

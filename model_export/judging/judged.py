@@ -111,6 +111,7 @@ class Evaluation:
         sets: The digits.
         non_digits: The rest.
         remarks: A line for each set or file that could not be judged, and for each image the service refused: why.
+        commit: Of the code of the service that answered, as from `current_commit`; "unknown" for one that ran already.
     """
 
     model: str
@@ -118,6 +119,7 @@ class Evaluation:
     sets: tuple[SetResult, ...]
     non_digits: tuple[KindResult, ...]
     remarks: tuple[str, ...]
+    commit: str = "unknown"
 
     def summary(self) -> tuple[SetResult, ...]:
         """The sets, with all categories of the synthetic set as one more, first among them."""
@@ -132,6 +134,7 @@ class Evaluation:
         return {
             "model": self.model,
             "sha256": self.sha256,
+            "commit": self.commit,
             "remarks": list(self.remarks),
             "sets": [
                 {
@@ -162,7 +165,7 @@ class Evaluation:
 
     def table(self) -> str:
         """Write the figures down for a human reader."""
-        lines = [f"{self.model}, sha256 {self.sha256}"]
+        lines = [f"{self.model}, sha256 {self.sha256}, served by commit {self.commit}"]
         if self.sets:
             lines += ["", f"{'digits':<34}{'images':>8}{'right':>10}{'rejected':>10}{'ECE':>9}"]
             lines += [

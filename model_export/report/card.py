@@ -182,6 +182,11 @@ def _accuracy(subject: Subject) -> str:
             if entry.name != RAW_TEST_SET  # measured above
         ),
     ]
+    served_by = (
+        f"\nApart from the first, they were read by the service as of commit `{subject.evaluation.commit}`.\n"
+        if subject.evaluation.sets
+        else ""
+    )
     counts = figures.confusion()
     digits = []
     for digit, row in enumerate(counts):
@@ -195,7 +200,7 @@ def _accuracy(subject: Subject) -> str:
 On {len(figures.right):,} images an accuracy has a margin: between {low:.2%} and {high:.2%} with 95 % confidence.
 A difference of a few images between two models means nothing.
 
-{table(("set", "images", "accuracy", "rejected", "calibration error"), sets, align=" rrrr")}
+{table(("set", "images", "accuracy", "rejected", "calibration error"), sets, align=" rrrr")}{served_by}
 {table(("digit", "test images", "read rightly", "mistaken for (times)"), digits, align=" rr ")}
 {_plot(subject, "confusion")}{_plot(subject, "misread")}"""
 

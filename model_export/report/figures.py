@@ -148,10 +148,11 @@ class KindRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` has stored about the same model."""
+    """What `evaluate` has stored about the same model, and the commit of the service that answered."""
 
     sets: tuple[SetRow, ...] = ()
     non_digits: tuple[KindRow, ...] = ()
+    commit: str = "unknown"
 
 
 def read_evaluation(path: Path, sha256: str) -> Evaluation:
@@ -166,7 +167,7 @@ def read_evaluation(path: Path, sha256: str) -> Evaluation:
         content = json.loads(path.read_bytes())
         found = str(content["sha256"])
         sets, kinds = map(_set_row, content["sets"]), map(_kind_row, content["non_digits"])
-        evaluation = Evaluation(tuple(sets), tuple(kinds))
+        evaluation = Evaluation(tuple(sets), tuple(kinds), str(content["commit"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is no file of `evaluate`: {type(error).__name__} {error}") from None
     if found != sha256:
