@@ -10,15 +10,16 @@ import argparse
 import asyncio
 import dataclasses
 import json
-import logging
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service import logs
 from service.client_flags import access, add_flags
 from service.errors import DigitserveError, StartError
 from service.settings import Settings
@@ -136,10 +137,8 @@ def _shard(text: str) -> tuple[int, int]:
 def _serve(args: argparse.Namespace) -> int:
     import uvloop
 
-    # What it has to say is about callers who do not speak HTTP.
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings.load(vars(args), os.environ)
+    logs.start(settings.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve_until_signalled(settings))
     return 0
@@ -164,15 +163,19 @@ def _welcome(settings: Settings, server: Running) -> str:
     model = server.model
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"{host}:{server.grpc_port}"
+    http, operations = (f"{server.scheme}://{host}:{port}" for port in (server.http_port, server.ops_port))
+    if settings.log_format == logs.JSON:
+        facts = {"logger": "digitserve", "message": "serving", "grpc": address, "http": http, "operations": operations}
+        return logs.json_line(time.time(), "info", facts)
     elsewhere = "" if address == DEFAULT_ADDRESS else f" --address {shlex.quote(address)}"
-    page = f"\n  page        {server.scheme}://{host}:{server.http_port}/" if settings.page == "on" else ""
+    page = f"\n  page        {http}/" if settings.page == "on" else ""
     started_as = Path(sys.argv[0]).resolve()
     command = f"{shlex.quote(sys.executable)} -m service" if started_as.suffix == ".py" else _from_here(started_as)
     return f"""\
 digitserve {version("digitserve")} is serving model {model.name}/{model.version} on {model.providers_got[0]}
   gRPC        {address}
-  HTTP        {server.scheme}://{host}:{server.http_port}/v1/classify
-  operations  {server.scheme}://{host}:{server.ops_port}/metrics /livez /readyz{page}
+  HTTP        {http}/v1/classify
+  operations  {operations}/metrics /livez /readyz{page}
 Classify a digit, in another terminal:
   {command} classify{elsewhere} {_from_here(EXAMPLES / "seven.png")}"""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from service.request_log import RequestLog
 from service.security import Certificates, Tokens
 
 if TYPE_CHECKING:
@@ -20,17 +21,17 @@ HEALTH_CALLS = "/grpc.health.v1.Health/"
 class TokenInterceptor(grpc.aio.ServerInterceptor):
     """Refuses before anything of a call is read; a method that is added tomorrow is guarded without a word about it."""
 
-    def __init__(self, tokens: Tokens, turned_away: Callable[[], None]):
+    def __init__(self, tokens: Tokens, log: RequestLog | None, turned_away: Callable[[], None]):
         """Prepare.
 
         Args:
             tokens: That callers may show.
+            log: Gets a line for the refusals it picks.
             turned_away: Called for everyone who shows none of them.
         """
         self._tokens = tokens
+        self._log = log
         self._turned_away = turned_away
-        # A stream is refused without waiting for its first message, and every call can be taken as one.
-        self._refusal: Handler = grpc.stream_stream_rpc_method_handler(_refuse)
 
     async def intercept_service(
         self,
@@ -45,11 +46,17 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         ):
             return await continuation(handler_call_details)
         self._turned_away()
-        return self._refusal
+        # A stream is refused without waiting for its first message, and every call can be taken as one.
+        return grpc.stream_stream_rpc_method_handler(self._refusing(handler_call_details))
 
+    def _refusing(self, details: grpc.HandlerCallDetails) -> Callable[[object, Context], Awaitable[None]]:
+        async def refuse(_: object, context: Context) -> None:
+            if self._log is not None and self._log.picks():
+                headers = details.invocation_metadata or ()
+                self._log.answered(details.method, "UNAUTHENTICATED", 0.0, peer=context.peer(), headers=headers)
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, Tokens.WANTED)
 
-async def _refuse(_: object, context: Context) -> None:
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, Tokens.WANTED)
+        return refuse
 
 
 def credentials(certificates: Certificates | None) -> grpc.ServerCredentials | None:

@@ -17,6 +17,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from service.errors import CallError, InvalidRequest, NotReady, log_fault
+from service.request_log import RequestLog
 
 if TYPE_CHECKING:
     # Generic in the stubs only.
@@ -55,15 +56,17 @@ class CallInterceptor:
         draining: Set it to have new calls refused; health checks are still answered.
     """
 
-    def __init__(self, observer: Observer, *, max_message_bytes: int):
+    def __init__(self, observer: Observer, log: RequestLog | None, *, max_message_bytes: int):
         """Prepare.
 
         Args:
             observer: Told of every call's start and end.
+            log: Gets a line for the calls it picks, health checks excepted; None for no lines.
             max_message_bytes: Larger requests are refused. The transport's
                 own limit has to be higher: its error cannot name the setting.
         """
         self._observer = observer
+        self._log = log
         self._max_message_bytes = max_message_bytes
         self._in_progress = 0
         self.idle = asyncio.Event()
@@ -115,9 +118,10 @@ class CallInterceptor:
         """What happens around every call of a method."""
         observer = self._observer.calls_of(kind, service, method)
         is_health = service == HEALTH
+        log, path = None if is_health else self._log, f"/{service}/{method}"
 
         async def call(request: Any, context: Context) -> Any:
-            began, code = time.monotonic(), "CANCELLED"
+            began, code, text = time.monotonic(), "CANCELLED", ""
             self._in_progress += 1
             self.idle.clear()
             observer.started()
@@ -140,7 +144,11 @@ class CallInterceptor:
                 # gRPC cancels the handler when the caller leaves and when its deadline passes, without saying which.
                 if code == "CANCELLED" and _is_over(context):
                     code = "DEADLINE_EXCEEDED"
-                observer.ended(code, time.monotonic() - began)
+                seconds = time.monotonic() - began
+                observer.ended(code, seconds)
+                if log is not None and log.picks():
+                    headers = context.invocation_metadata() or ()
+                    log.answered(path, code, seconds, peer=context.peer(), headers=headers, error=text)
                 self._in_progress -= 1
                 if not self._in_progress:
                     self.idle.set()

@@ -141,6 +141,9 @@ class Metrics:
             registry=registry,
         )
         self._turned_away = {port: turned_away.labels(port) for port in ("grpc", "http")}
+        self._log_lines_dropped = Counter(
+            "digitserve_log_lines_dropped_total", "Lines about requests that nobody took in time.", registry=registry
+        )
         self._ready = Gauge("digitserve_ready", "1 while the server is ready for calls, else 0.", registry=registry)
         self._model = Gauge(
             "digitserve_model_info",
@@ -196,6 +199,10 @@ class Metrics:
     def turned_away(self, port: str) -> None:
         """A caller of "grpc" or "http" had no token, or no certificate."""
         self._turned_away[port].inc()
+
+    def log_line_dropped(self) -> None:
+        """A line about a request could not be written in time."""
+        self._log_lines_dropped.inc()
 
     def serving(self, ready: bool) -> None:
         """The server became ready, or stopped being so."""

@@ -49,6 +49,7 @@ from service.readiness import Readiness
 from service.recovery import Recovery
 from service.reflection import add_reflection
 from service.repository import Model, ModelFile
+from service.request_log import RequestLog
 from service.runtime import LayerSession, Session
 from service.security import Security
 from service.settings import Settings
@@ -135,9 +136,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         max_batch_images=settings.max_batch_images,
         max_run_images=settings.max_run_images,
     )
-    calls = CallInterceptor(metrics, max_message_bytes=settings.max_message_bytes)
 
     async with contextlib.AsyncExitStack() as stack:
+        request_log = RequestLog.on_stdout(
+            format=settings.log_format, share=settings.log_request_share, on_drop=metrics.log_line_dropped
+        )
+        if request_log:
+            stack.callback(request_log.flush)
+        calls = CallInterceptor(metrics, request_log, max_message_bytes=settings.max_message_bytes)
         stack.callback(decoder.close)
         stack.callback(explainer.close)
         following = asyncio.create_task(security.follow())
@@ -146,7 +152,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         ops = _http(app, settings, security, metrics)
         tls = security.tls(has_probes=True)
         ops_port = await ports.open_http(stack, ops, settings.host, settings.ops_port, "--ops-port", tls)
-        server = _grpc_server(carrier, settings, security, metrics)
+        server = _grpc_server(carrier, settings, security, metrics, request_log)
         counted = calls.before(server)
         await readiness.tell()
         _add_digits(counted, carrier, settings, classifier, explainer, versions, calls.draining)
@@ -165,6 +171,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             explainer,
             inference,
             metrics,
+            log=request_log,
             max_image_bytes=settings.max_image_bytes,
             max_message_bytes=settings.max_message_bytes,
             keeps_connections=readiness.is_open,
@@ -217,9 +224,13 @@ def _load_model(settings: Settings, file: ModelFile, trials: Trials | None, on_l
     return repository.load(file, make_session)
 
 
-def _grpc_server(carrier: Transport, settings: Settings, security: Security, metrics: Metrics) -> grpc.aio.Server:
-    tokens = [TokenInterceptor(security.tokens, lambda: metrics.turned_away("grpc"))] if security.tokens else []
-    return carrier.server(grpcio_options(settings), tokens)
+def _grpc_server(
+    carrier: Transport, settings: Settings, security: Security, metrics: Metrics, request_log: RequestLog | None
+) -> grpc.aio.Server:
+    guards = []
+    if security.tokens:
+        guards.append(TokenInterceptor(security.tokens, request_log, lambda: metrics.turned_away("grpc")))
+    return carrier.server(grpcio_options(settings), guards)
 
 
 def _add_digits(

@@ -98,6 +98,10 @@ class Settings:
         "and RepositoryModelUnload)",
         one_of("none", "poll", "explicit"),
     )
+    log_format: str = _setting("text", "log", "lines of text, or of json", one_of("text", "json"))
+    log_request_share: float = _setting(
+        0.0, "log", "share of the requests that get a line on standard output, 0 to 1", between(0, 1)
+    )
     triton_metrics: str = _setting(
         "off", "metrics", "on: show the statistics also under Triton's names, nv_inference_*", one_of("off", "on")
     )

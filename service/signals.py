@@ -19,6 +19,7 @@ async def until_signalled(is_serving: Callable[[], bool]) -> None:
     def on_signal(signum: signal.Signals) -> None:
         if stop.is_set() or not is_serving():
             log.warning("%s: exiting at once", signum.name)
+            logging.shutdown()
             os._exit(128 + signum)
         log.info("%s: draining; a second signal exits at once", signum.name)
         stop.set()

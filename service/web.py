@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from service.errors import CallError, InvalidImage, InvalidRequest, log_fault
 from service.explaining import Explainer
 from service.http_connections import Refuse
 from service.inference import Inference
+from service.request_log import RequestLog
 
 # The HTTP counterparts that google.rpc.Code gives its codes.
 HTTP_STATUS = {
@@ -27,6 +29,7 @@ HTTP_STATUS = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
+HEALTH = "/v2/health/"
 OPENAPI = Path(__file__).with_name("openapi.json")
 
 
@@ -43,6 +46,7 @@ def public_app(
     inference: Inference,
     observer: Observer,
     *,
+    log: RequestLog | None,
     max_image_bytes: int,
     max_message_bytes: int,
     keeps_connections: Callable[[], bool],
@@ -74,7 +78,7 @@ def public_app(
     async def openapi(_: web.Request) -> web.Response:
         return web.Response(body=OPENAPI.read_bytes(), content_type="application/json")
 
-    around = _around(observer, max_message_bytes, keeps_connections)
+    around = _around(observer, log, max_message_bytes, keeps_connections)
     app = web.Application(client_max_size=max_message_bytes, middlewares=[around])
     app.add_routes(
         [
@@ -124,11 +128,14 @@ class TooLarge(InvalidRequest):
     """The body has more bytes than the limit; HTTP has a status of its own for that."""
 
 
-def _around(observer: Observer, max_message_bytes: int, keeps_connections: Callable[[], bool]) -> Middleware:
-    """What happens around every request: errors become answers, and answers are counted."""
+def _around(
+    observer: Observer, log: RequestLog | None, max_message_bytes: int, keeps_connections: Callable[[], bool]
+) -> Middleware:
+    """What happens around every request: errors become answers, and answers are counted and logged."""
 
     @web.middleware
     async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = time.monotonic()
         try:
             response = await handler(request)
         except TooLarge as error:
@@ -150,7 +157,16 @@ def _around(observer: Observer, max_message_bytes: int, keeps_connections: Calla
         except Exception as error:
             response = _error(500, "INTERNAL", log_fault(error))
         resource = request.match_info.route.resource
-        observer.http_answered(resource.canonical if resource else "none", response.status)
+        path = resource.canonical if resource else "none"
+        observer.http_answered(path, response.status)
+        if log is not None and not path.startswith(HEALTH) and log.picks():
+            log.answered(
+                f"{request.method} {request.path}",
+                str(response.status),
+                time.monotonic() - began,
+                peer=request.remote or "",
+                headers=request.headers.items(),
+            )
         if not keeps_connections():
             response.force_close()
         return response

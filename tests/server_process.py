@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import ssl
@@ -63,10 +64,16 @@ class ServerProcess:
         lines = []
         for line in self.process.stdout:
             lines.append(line)
+            if line.startswith("{"):
+                break
             if line.startswith("Classify a digit"):
                 lines.append(self.process.stdout.readline())
                 break
         self.welcome = "".join(lines)
+        if self.welcome.startswith("{"):
+            said = json.loads(self.welcome)
+            self.grpc_address, self.http_url, self.ops_url = said["grpc"], said["http"], said["operations"]
+            return
         ports = re.search(r"gRPC +(\S+)\n +HTTP +(https?://[^/]+)\S*\n +operations +(https?://[^/]+)", self.welcome)
         if not ports:
             self.process.kill()

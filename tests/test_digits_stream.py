@@ -101,7 +101,7 @@ class Slow:
 @pytest.mark.parametrize("is_whole", [True, False])
 async def test_draining_answers_everything_a_stream_has_given(is_whole: bool) -> None:
     """A stream that was whole ends well; one that is still open is told to go on elsewhere."""
-    calls = CallInterceptor(Metrics(), max_message_bytes=10_000)
+    calls = CallInterceptor(Metrics(), None, max_message_bytes=10_000)
     server = grpc.aio.server()
     about = pb.GetModelResponse()
     servicer = DigitClassifier(Slow(), None, None, about_server=about, stream_window_images=3, draining=calls.draining)  # type: ignore[arg-type]

@@ -98,6 +98,7 @@ async def test_every_error_has_its_http_status(error: Exception, status: int, co
         None,  # type: ignore[arg-type]
         None,  # type: ignore[arg-type]
         Metrics(),
+        log=None,
         max_image_bytes=1000,
         max_message_bytes=2000,
         keeps_connections=lambda: True,
