@@ -180,6 +180,8 @@ def _on_paper(picture: Pixels) -> Pixels:
     Args:
         picture: uint8 (height, width, 2 or 4), the last channel alpha.
     """
+    if picture[..., -1].min() == 255:
+        return picture[..., 0] if picture.shape[-1] == 2 else picture[..., :-1]
     colours, alpha = picture[..., :-1].astype(np.float32), picture[..., -1:].astype(np.float32) / 255
     opaque = picture[..., -1] > 200
     ink = (colours * alpha).sum((0, 1)) / max(float(alpha.sum()), 1e-6)

@@ -36,7 +36,7 @@ function sentenceOf({ kind, kernel, input, output }) {
 export class Inside {
   constructor(root) {
     this.#tabs = element("div", { class: "ribbon", role: "tablist", "aria-label": "Layers, in the order of the flow" });
-    this.#panel = element("div", { class: "layer", role: "tabpanel", id: "layer", tabindex: "-1" });
+    this.#panel = element("div", { class: "layer", role: "tabpanel", id: "layer" });
     this.#tabs.addEventListener("keydown", (event) => this.#key(event));
     root.append(this.#tabs, this.#panel);
     onThemeChange(() => this.#explanation && this.show(this.#explanation));

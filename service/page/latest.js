@@ -3,10 +3,11 @@
 /**
  * A function that runs some work soon after it is called.
  *
- * Calls within `pause` milliseconds count once. A call during the work has it
- * run once more when it is done, so that the newest state is always answered.
+ * Calls within `pause` milliseconds count once; with `whenStill`, the work waits
+ * until there was none for so long. A call during the work has it run once more
+ * when it is done, so that the newest state is always answered.
  */
-export function latest(work, pause) {
+export function latest(work, pause, { whenStill = false } = {}) {
   let timer = null;
   let running = false;
   let again = false;
@@ -30,6 +31,7 @@ export function latest(work, pause) {
   }
 
   function schedule() {
+    if (timer !== null && !whenStill) return;
     clearTimeout(timer);
     timer = setTimeout(run, pause);
   }

@@ -14,7 +14,8 @@ import { Pad, pictureOf } from "./pad.js";
 import { showSteps } from "./seen.js";
 import { offerSnippets } from "./snippets.js";
 
-const CLASSIFY_PAUSE_MS = 25;
+// While a stroke is drawn it is asked about so often; about its reasons, when the pen rests.
+const CLASSIFY_PAUSE_MS = 50;
 const EXPLAIN_PAUSE_MS = 250;
 const SECTIONS = ["seen-section", "inside-section", "compare-section", "ask-section"];
 
@@ -78,7 +79,7 @@ function start() {
     showSteps(explanation);
     comparison.show(explanation);
     if (isOpen) inside.show(explanation);
-  }), EXPLAIN_PAUSE_MS);
+  }), EXPLAIN_PAUSE_MS, { whenStill: true });
 
   async function reporting(work) {
     try {
