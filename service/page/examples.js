@@ -1,9 +1,9 @@
-// What can be tried without drawing: ten digits as files, and strokes drawn for this page.
+// What can be tried without drawing: ten digits and a photograph as files, and strokes drawn for this page.
 
 import { byId, element } from "./dom.js";
 import { pictureOf } from "./pad.js";
 
-const FILES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+const DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 
 /** Points along an arc: centre, radii, and from where to where in turns, 0 being to the right and 0.25 below. */
 function arc(x, y, across, down, from, to) {
@@ -36,11 +36,10 @@ const DRAWN = {
 
 /** Offer the examples: `onFile` gets a picture (Blob), `onStrokes` strokes. */
 export function offerExamples(onFile, onStrokes) {
-  for (const [digit, name] of FILES.entries()) {
-    const address = `page/examples/${name}.png`;
-    const choose = async () => onFile(await (await fetch(address)).blob());
-    offer(`A handwritten ${digit}`, element("img", { src: address, alt: "", width: "140", height: "160" }), choose);
-  }
+  const offerFile = (label, address) =>
+    offer(label, element("img", { src: address, alt: "" }), async () => onFile(await (await fetch(address)).blob()));
+  DIGITS.forEach((name, digit) => offerFile(`A handwritten ${digit}`, `page/examples/${name}.png`));
+  offerFile("A 2 on squared paper, half in the shade", "page/photo.jpg");
   for (const [name, strokes] of Object.entries(DRAWN)) {
     const image = element("img", { alt: "" });
     pictureOf(strokes).then((picture) => {

@@ -1,7 +1,7 @@
 // From the picture to the 28×28 pixels the network saw, and which of them mattered.
 
 import { paint, themeColours } from "./colours.js";
-import { byId, element, percent } from "./dom.js";
+import { byId, element } from "./dom.js";
 
 /** Show the steps of an explanation. */
 export function showSteps({ steps, seen, occlusion, prediction }) {
@@ -15,7 +15,7 @@ export function showSteps({ steps, seen, occlusion, prediction }) {
   const words =
     most < 0.005
       ? "Which pixels matter: none alone. Whatever patch is covered, the answer stays."
-      : `Which pixels matter: covering the most coloured patch costs the ${prediction.digit} ${percent(most)} of its probability.`;
+      : `Which pixels matter: with the most coloured patch covered, the probability of ${prediction.digit} falls by ${(100 * most).toFixed(1)} points.`;
   byId("steps").replaceChildren(...pictures, step(canvas, words));
 }
 
