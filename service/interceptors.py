@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import grpc
@@ -93,8 +93,18 @@ class CallInterceptor:
                 request_deserializer=self._reader(handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             )
-        # Left are reflection and Health.Watch, which last as long as their callers.
-        return handler
+        # Left are reflection and Health.Watch. They last as long as their callers, so that they count for nothing.
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                _readable_request(handler.unary_stream),
+                request_deserializer=self._reader(handler.request_deserializer),
+                response_serializer=handler.response_serializer,
+            )
+        return grpc.stream_stream_rpc_method_handler(
+            _readable_requests(handler.stream_stream),
+            request_deserializer=self._reader(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
 
     def _reader(self, parse: Any) -> Callable[[bytes], Any]:
         """A deserializer that returns what is wrong with a message: gRPC would tell the caller the name of a class."""
@@ -154,6 +164,33 @@ class CallInterceptor:
                     self.idle.set()
 
         return call
+
+
+def _readable_request(handle: Any) -> Any:
+    """A handler that writes its answers, of a request that can be read."""
+
+    async def call(request: Any, context: Context) -> None:
+        if isinstance(request, CallError):
+            await context.abort(grpc.StatusCode[request.status], str(request))
+        await handle(request, context)
+
+    return call
+
+
+def _readable_requests(handle: Any) -> Any:
+    """A handler that yields its answers, of requests that can be read."""
+
+    async def call(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        async def readable() -> AsyncIterator[Any]:
+            async for request in requests:
+                if isinstance(request, CallError):
+                    await context.abort(grpc.StatusCode[request.status], str(request))
+                yield request
+
+        async for answer in handle(readable(), context):
+            yield answer
+
+    return call
 
 
 class _Wrapping:

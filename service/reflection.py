@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 
 def add_reflection(server: grpc.aio.Server, files: Sequence[Any]) -> None:
@@ -31,4 +31,5 @@ def add_reflection(server: grpc.aio.Server, files: Sequence[Any]) -> None:
     for file in files:
         add(file)
     names = [service.full_name for file in files for service in file.services_by_name.values()]
-    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server, pool)
+    servicer = reflection.aio.ReflectionServicer((*names, reflection.SERVICE_NAME), pool=pool)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]

@@ -61,7 +61,7 @@ from service.versions import Versions
 HEALTH_NAMES = (digits.SERVICE, inference_calls.SERVICE)
 HANDOVER_S = 0.2
 # Settings that ask for what the native transport lacks, unless they are at their default.
-NOT_NATIVE = ("tls_cert_file", "token_file")
+NOT_NATIVE = ("tls_cert_file", "token_file", "max_connections", "connection_age_s", "connection_grace_s")
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(oip, counted)
         health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, counted)
         if settings.reflection == "on":
-            add_reflection(server, (digits_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR))
+            add_reflection(counted, (digits_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR))
         credentials = grpc_admission.credentials(security.certificates)
         grpc_port = ports.open_grpc(server, settings.host, settings.grpc_port, credentials)
         await server.start()

@@ -101,6 +101,26 @@ class Connection:
                 return
             self._received += data
 
+    def send_message(self, stream: int, data: bytes) -> None:
+        """Send the only message of a call, as fast as the server lets us, and end the stream."""
+        windows = {0: 65_535, stream: 65_535}
+        frames = self.frames()
+        while data:
+            size = min(len(data), *windows.values(), 16_384)
+            if size:
+                piece, data = data[:size], data[size:]
+                self.send(frame(DATA, 0 if data else END_STREAM, stream, piece))
+                windows = {which: window - size for which, window in windows.items()}
+                continue
+            kind, flags, which, payload = next(frames)
+            if kind == WINDOW_UPDATE and which in windows:
+                windows[which] += int.from_bytes(payload)
+            elif kind == SETTINGS and not flags:
+                windows[stream] += dict(struct.iter_unpack(">HI", payload)).get(4, 65_535) - 65_535
+            elif (kind, which) == (HEADERS, stream) or (kind, which) == (RST_STREAM, stream):
+                # It has heard enough.
+                return
+
     def until(self, *kinds: int) -> int | None:
         """Read up to a frame of one of these kinds; its kind, or None if the server closed before."""
         return next((kind for kind, *_ in self.frames() if kind in kinds), None)
