@@ -12,6 +12,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -121,6 +122,38 @@ class Explainer:
             seen, steps = await self._in_thread(self._read, image, format)
             inferred = await self._classifier.infer(seen.reshape(1, 1, *seen.shape), deadline)
             return await self._in_thread(self._look_inside, inferred, steps)
+
+    def layers(self, version: Version) -> tuple[Layer, ...]:
+        """The layers of a version, in the order of the flow.
+
+        Raises:
+            NotImplementedYet: As for `explain`.
+        """
+        opened = self._opened.get(version)
+        return opened[0].layers if opened else take_apart(version.model.file)[0].layers
+
+    async def values(self, inferred: Inferred, names: Sequence[str]) -> list[Field]:
+        """What comes out of layers for images that were answered.
+
+        Args:
+            inferred: The images and who answered them.
+            names: The layers' `value`.
+
+        Returns:
+            Of each, float32 (N, ...).
+
+        Raises:
+            QueueFull, NotImplementedYet: As for `explain`.
+        """
+        async with self._one_at_a_time():
+            return await self._in_thread(self._run, inferred, names)
+
+    def _run(self, inferred: Inferred, names: Sequence[str]) -> list[Field]:
+        _, session = self._open(inferred.version)
+        began = time.monotonic()
+        values = session.run(names, inferred.images)
+        inferred.version.statistics.layers.ran(len(inferred.images), time.monotonic() - began)
+        return values
 
     @contextlib.asynccontextmanager
     async def _one_at_a_time(self) -> AsyncIterator[None]:

@@ -6,17 +6,20 @@ Messages in, messages out; gRPC and REST are two spellings of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from typing import cast
 
 from protos import grpc_service_pb2 as pb
-from service import model_config, tensors
+from service import doors, model_config, outputs, tensors
 from service.classifier import Classifier, Inferred
+from service.doors import FILES_DOOR, LAYERS_DOOR, ORDINARY_OUTPUTS, Door, Doors
 from service.errors import CallError, DeadlinePassed, InvalidRequest, NotFound, NotImplementedYet, NotReady
+from service.explaining import Explainer, Field
 from service.judging import Images
 from service.loading import Loader
-from service.model_config import DOORS, FILES_DOOR, Door
-from service.versions import Versions
+from service.outputs import Wanted
+from service.versions import Version, Versions
 
 EXTENSIONS = (
     "classification",
@@ -26,9 +29,8 @@ EXTENSIONS = (
     "statistics",
     "binary_tensor_data",
 )
-# An output, and how many classes are wanted of it; 0 for its numbers.
-Wanted = Sequence[tuple[str, int]]
-DEFAULT_OUTPUTS: Wanted = ((model_config.PROBABILITIES, 0), (model_config.DIGIT_SCORE, 0))
+# Each has 180 kB of numbers; gRPC's clients take messages of 4 MB unless told otherwise.
+MAX_EXPLAINED_IMAGES = 16
 
 
 class Inference:
@@ -37,6 +39,7 @@ class Inference:
     def __init__(
         self,
         classifier: Classifier,
+        explainer: Explainer,
         versions: Versions,
         loader: Loader,
         *,
@@ -50,6 +53,7 @@ class Inference:
 
         Args:
             classifier: Does the work.
+            explainer: Shows what comes out of the layers.
             versions: Of its model.
             loader: Loads and unloads them.
             allows_control: Whether callers may have it do that.
@@ -59,7 +63,9 @@ class Inference:
             max_run_images: Most images in one run of the model.
         """
         self._classifier = classifier
+        self._explainer = explainer
         self._versions = versions
+        self._doors = Doors(versions, explainer.layers)
         self._loader = loader
         self._allows_control = allows_control
         self._is_ready = is_ready
@@ -75,7 +81,7 @@ class Inference:
         """Whether a version of a model is loaded; false also for one that does not exist."""
         try:
             self.check_model(name, version)
-        except (NotFound, NotReady):
+        except (NotFound, NotReady, NotImplementedYet):
             return False
         return True
 
@@ -85,8 +91,9 @@ class Inference:
         Raises:
             NotFound: There is no such model, or no such version.
             NotReady: None is loaded.
+            NotImplementedYet: It is `digits_explain`, and this version does not show its layers.
         """
-        _door(name)
+        self._doors.find(name, version)
         self._versions.find(version)
 
     def server_metadata(self) -> pb.ServerMetadataResponse:
@@ -98,20 +105,18 @@ class Inference:
         """The tensors of a model.
 
         Raises:
-            NotFound: There is no such model, or no such version.
-            NotReady: None is loaded.
+            NotFound, NotReady, NotImplementedYet: As for `check_model`.
         """
-        door, _ = _door(name), self._versions.find(version)
+        door, _ = self._doors.find(name, version), self._versions.find(version)
         return model_config.metadata(door, [each.model.version for each in self._versions.loaded()])
 
     def model_config(self, name: str, version: str) -> pb.ModelConfigResponse:
         """How a model is run.
 
         Raises:
-            NotFound: There is no such model, or no such version.
-            NotReady: None is loaded.
+            NotFound, NotReady, NotImplementedYet: As for `check_model`.
         """
-        door, found = _door(name), self._versions.find(version)
+        door, found = self._doors.find(name, version), self._versions.find(version)
         config = model_config.config(
             door,
             found.model,
@@ -125,13 +130,19 @@ class Inference:
         """What the versions of a model did; "" stands for every model and every version.
 
         Raises:
-            NotFound: There is no such model, or no such version.
-            NotReady: None is loaded.
+            NotFound, NotReady, NotImplementedYet: As for `check_model`.
         """
-        doors = [_door(name)] if name else DOORS.values()
+        if name:
+            self._doors.find(name, version)
         versions = [self._versions.find(version)] if version else self._versions.loaded()
         return pb.ModelStatisticsResponse(
-            model_stats=[model_config.statistics(door, version) for door in doors for version in versions]
+            model_stats=[
+                model_config.statistics(door, each)
+                for wanted in ([name] if name else doors.NAMES)
+                for each in versions
+                for door in self._doors.of(each)
+                if door.name == wanted
+            ]
         )
 
     async def load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
@@ -166,21 +177,22 @@ class Inference:
                 "models can be loaded and unloaded by a call only if the server runs with --model-control explicit"
             )
         # KServe's clients send the name in the field that is Triton's name of a repository.
-        if _door(request.model_name or request.repository_name) is FILES_DOOR:
-            raise InvalidRequest("'digits_image' reads image files for the model 'digits'; load or unload that")
+        name = request.model_name or request.repository_name
+        if name in (FILES_DOOR.name, LAYERS_DOOR):
+            raise InvalidRequest(f"'{name}' reads image files for the model 'digits'; load or unload that")
+        self._doors.find(name)
 
     def repository_index(self, only_ready: bool) -> pb.RepositoryIndexResponse:
         """Every version of every model, or every one that is ready, with its state."""
-        return pb.RepositoryIndexResponse(
-            models=[
-                pb.RepositoryIndexResponse.ModelIndex(
-                    name=name, version=each.version, state=each.state, reason=each.reason
+        found = []
+        for name in doors.NAMES:
+            for each in self._loader.states():
+                why_not = self._doors.why_not(name, each.version)
+                state, reason = ("UNAVAILABLE", why_not) if why_not else (each.state, each.reason)
+                found.append(
+                    pb.RepositoryIndexResponse.ModelIndex(name=name, version=each.version, state=state, reason=reason)
                 )
-                for name in DOORS
-                for each in self._loader.states()
-                if each.state == "READY" or not only_ready
-            ]
-        )
+        return pb.RepositoryIndexResponse(models=[each for each in found if each.state == "READY" or not only_ready])
 
     async def infer(self, request: pb.ModelInferRequest, deadline: float | None) -> pb.ModelInferResponse:
         """One inference.
@@ -192,11 +204,11 @@ class Inference:
         Raises:
             CallError: It cannot be answered; the text says why.
         """
-        door = _door(request.model_name)
+        door = self._doors.find(request.model_name, request.model_version)
         found = self._versions.find(request.model_version)
         priority, timeout_us = 0, 0
         try:
-            wanted = _wanted(request, door) if request.outputs else DEFAULT_OUTPUTS
+            wanted = outputs.wanted(request, door)
             if request.parameters:
                 priority = tensors.whole_number(request.parameters, "priority")
                 timeout_us = tensors.whole_number(request.parameters, "timeout")
@@ -208,15 +220,25 @@ class Inference:
         try:
             # Not as a deadline for the queue: behind callers of a higher priority it would be noticed late.
             async with asyncio.timeout(timeout_us / 1e6 if timeout_us > 0 else None):
-                inferred = await self._run(given, request.model_version, deadline, priority)
+                if door.name == LAYERS_DOOR and isinstance(given, list):
+                    inferred, values = await self._explain(given, found, wanted, deadline, priority)
+                else:
+                    inferred, values = await self._run(given, request.model_version, deadline, priority), {}
         except TimeoutError:
             raise DeadlinePassed(f"the deadline passed: the request gives itself {timeout_us} us") from None
-        return _response(request, wanted, inferred)
+        return outputs.response(request, wanted, inferred, values)
 
     def _read(self, request: pb.ModelInferRequest, door: Door) -> Images | list[bytes]:
         """The pixels or the files of a request."""
-        read = tensors.read_files if door is FILES_DOOR else tensors.read_pixels
-        return read(request, self._max_batch_images)
+        if not door.takes_files:
+            return tensors.read_pixels(request, self._max_batch_images)
+        files = tensors.read_files(request, self._max_batch_images)
+        if door.name == LAYERS_DOOR and len(files) > MAX_EXPLAINED_IMAGES:
+            raise InvalidRequest(
+                f"the request holds {len(files)} images; '{door.name}' takes at most {MAX_EXPLAINED_IMAGES}, since it "
+                "has much to say about each"
+            )
+        return files
 
     async def _run(self, given: Images | list[bytes], version: str, deadline: float | None, priority: int) -> Inferred:
         if isinstance(given, list):
@@ -227,54 +249,21 @@ class Inference:
             return cast(Inferred, inferred)
         return await self._classifier.infer(given, deadline, version=version, priority=priority)
 
-
-def _door(name: str) -> Door:
-    """The model of this name."""
-    try:
-        return DOORS[name]
-    except KeyError:
-        raise NotFound(
-            f"Request for unknown model: '{name[:40]}' is not found; this server has {' and '.join(DOORS)}"
-        ) from None
-
-
-def _wanted(request: pb.ModelInferRequest, door: Door) -> Wanted:
-    """The outputs that a request names."""
-    wanted: dict[str, int] = {}
-    for output in request.outputs:
-        name = output.name
-        if name not in door.outputs:
-            raise InvalidRequest(
-                f"unexpected inference output '{name[:40]}' for model '{door.name}'; it has {', '.join(door.outputs)}"
-            )
-        if name in wanted:
-            raise InvalidRequest(f"output '{name}' is requested twice")
-        if "shared_memory_region" in output.parameters:
-            raise NotImplementedYet(f"shared memory is not available; output '{name}' comes with the answer")
-        wanted[name] = tensors.whole_number(output.parameters, "classification")
-        if wanted[name] and name != model_config.PROBABILITIES:
-            raise InvalidRequest(f"classification is for the output 'probabilities', not for '{name}'")
-        if wanted[name] < 0:
-            raise InvalidRequest(f"the parameter 'classification' is {wanted[name]}; expected 1 to 10 classes")
-    return tuple(wanted.items())
-
-
-def _response(request: pb.ModelInferRequest, wanted: Wanted, inferred: Inferred) -> pb.ModelInferResponse:
-    version, images, judged = inferred.version.model.version, inferred.images, inferred.outcome.answers
-    response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
-    outputs, raw = response.outputs, response.raw_output_contents
-    for name, count in wanted:
-        if count:
-            count = min(count, 10)
-            outputs.add(name=name, datatype="BYTES", shape=(len(images), count))
-            raw.append(tensors.join_bytes(tensors.classes(judged.probabilities, count)))
-        elif name == model_config.PROBABILITIES:
-            outputs.add(name=name, datatype="FP32", shape=(len(images), 10))
-            raw.append(judged.probabilities.tobytes())
-        elif name == model_config.DIGIT_SCORE:
-            outputs.add(name=name, datatype="FP32", shape=(len(images),))
-            raw.append(judged.digit_scores.tobytes())
-        else:
-            outputs.add(name=name, datatype="UINT8", shape=(len(images), 28, 28))
-            raw.append(images.tobytes())
-    return response
+    async def _explain(
+        self, files: list[bytes], found: Version, wanted: Wanted, deadline: float | None, priority: int
+    ) -> tuple[Inferred, dict[str, Field]]:
+        """An answer, and what came out of the layers that are wanted; counted as an inference of its own."""
+        began, requests = time.monotonic(), found.statistics.layers
+        names = [name for name, _ in wanted if name not in ORDINARY_OUTPUTS]
+        try:
+            inferred = await self._run(files, found.model.version, deadline, priority)
+            answered = time.monotonic()
+            values = await self._explainer.values(inferred, names) if names else []
+        except BaseException:
+            requests.fail.add(time.monotonic() - began)
+            raise
+        ended = time.monotonic()
+        requests.answered(
+            len(inferred.images), input=answered - began, queue=0.0, infer=ended - answered, total=ended - began
+        )
+        return inferred, dict(zip(names, values, strict=True))

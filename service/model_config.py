@@ -1,46 +1,17 @@
-"""The two models of the Open Inference Protocol, and what their callers are told about them.
-
-Both are the same network: `digits` takes pixels, `digits_image` image files.
-"""
+"""What callers of the Open Inference Protocol are told about its models."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from protos import grpc_service_pb2 as pb
 from service.devices import CPU
+from service.doors import FILES_DOOR, LAYERS_DOOR, Door, Spec
 from service.queueing import ORDINARY_PRIORITY, PRIORITY_LEVELS
 from service.repository import Model
 from service.statistics import Duration, Requests
 from service.versions import Version
 
-# Datatype and shape of one image.
-Spec = tuple[str, tuple[int, ...]]
-
 PLATFORM = "onnxruntime_onnx"
 _CONFIG_TYPES = {"UINT8": pb.TYPE_UINT8, "FP32": pb.TYPE_FP32, "BYTES": pb.TYPE_STRING}
-
-PROBABILITIES, DIGIT_SCORE, SEEN = "probabilities", "digit_score", "seen"
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """A model as a caller sees it.
-
-    Attributes:
-        name: What it is called.
-        input: Datatype, and shape of one image.
-        outputs: By name, in the order they are given; `seen` only to those who ask.
-    """
-
-    name: str
-    input: Spec
-    outputs: dict[str, Spec]
-
-
-PIXELS_DOOR = Door("digits", ("UINT8", (1, 28, 28)), {PROBABILITIES: ("FP32", (10,)), DIGIT_SCORE: ("FP32", ())})
-FILES_DOOR = Door("digits_image", ("BYTES", ()), {**PIXELS_DOOR.outputs, SEEN: ("UINT8", (28, 28))})
-DOORS = {door.name: door for door in (PIXELS_DOOR, FILES_DOOR)}
 
 
 def metadata(door: Door, versions: list[str]) -> pb.ModelMetadataResponse:
@@ -82,7 +53,7 @@ def config(door: Door, model: Model, *, policy: str, max_batch_images: int, max_
         "providers_got": ",".join(model.providers_got),
     }
     # An element of a BYTES tensor has no shape, and perf_analyzer takes none: so the whole of it is described.
-    max_batch_size, batch = (0, (-1,)) if door is FILES_DOOR else (max_batch_images, ())
+    max_batch_size, batch = (0, (-1,)) if door.takes_files else (max_batch_images, ())
     datatype, shape = door.input
     return pb.ModelConfig(
         name=door.name,
@@ -110,6 +81,8 @@ def config(door: Door, model: Model, *, policy: str, max_batch_images: int, max_
 
 def requests(door: Door, version: Version) -> Requests:
     """The account of what a version of a model did."""
+    if door.name == LAYERS_DOOR:
+        return version.statistics.layers
     return version.statistics.files if door is FILES_DOOR else version.statistics.pixels
 
 

@@ -128,6 +128,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     )
     inference = Inference(
         classifier,
+        explainer,
         versions,
         loader,
         allows_control=settings.model_control == "explicit",

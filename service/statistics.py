@@ -2,7 +2,8 @@
 
 A request that brings pixels is counted under `pixels`; one that brings image
 files under `files`, and under `pixels` as well when they have been read: the
-model `digits_image` is a reader of files in front of the model `digits`.
+model `digits_image` is a reader of files in front of the model `digits`. One
+that brings files and wants layers is counted under `layers` besides.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Statistics:
     Attributes:
         pixels: All requests, once there are pixels, and all runs.
         files: Requests that bring image files, and the runs that held images of theirs.
+        layers: Requests that want what comes out of layers, and the runs that showed it.
     """
 
     def __init__(self, observer: batching.Observer):
@@ -86,6 +88,7 @@ class Statistics:
         self._observer = observer
         self.pixels = Requests()
         self.files = Requests()
+        self.layers = Requests()
 
     def queue_changed(self, images: int) -> None:
         """This many more images wait for the model, or fewer."""

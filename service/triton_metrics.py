@@ -34,6 +34,7 @@ def series(versions: Versions) -> Iterator[Series]:
     loaded = versions.loaded()
     requests = [("digits", each.model.version, each.statistics.pixels) for each in loaded]
     requests += [("digits_image", each.model.version, each.statistics.files) for each in loaded]
+    requests += [("digits_explain", each.model.version, each.statistics.layers) for each in loaded]
     for name, help, value in SERIES:
         yield name, help, [((model, version), value(of)) for model, version, of in requests]
     pending = [(("digits", each.model.version), float(each.batcher.waiting_groups)) for each in loaded]

@@ -228,6 +228,7 @@ def test_the_index_lists_every_model(oip: GRPCInferenceServiceStub) -> None:
     assert [(each.name, each.version, each.state) for each in index] == [
         ("digits", "1", "READY"),
         ("digits_image", "1", "READY"),
+        ("digits_explain", "1", "READY"),
     ]
     for call, request in (
         (oip.RepositoryModelLoad, pb.RepositoryModelLoadRequest(model_name="digits")),

@@ -75,6 +75,7 @@ def test_what_is_refused_or_given_up_counts_as_failed(oip: GRPCInferenceServiceS
 
 def test_statistics_of_everything_and_of_nothing(oip: GRPCInferenceServiceStub) -> None:
     found = oip.ModelStatistics(pb.ModelStatisticsRequest()).model_stats
-    assert [(each.name, each.version) for each in found] == [("digits", "1"), ("digits_image", "1")]
+    names = ("digits", "digits_image", "digits_explain")
+    assert [(each.name, each.version) for each in found] == [(name, "1") for name in names]
     assert refused(oip.ModelStatistics, pb.ModelStatisticsRequest(name="x"))[0] == "NOT_FOUND"
     assert refused(oip.ModelConfig, pb.ModelConfigRequest(name="digits", version="7"))[0] == "NOT_FOUND"
