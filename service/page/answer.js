@@ -12,7 +12,10 @@ export function inWords({ digit, confidence, probabilities, rejection_reason: re
   if (reason === "not a digit") return { words: "Not a digit", more: `If it had to be one: ${named}.` };
   if (reason === "ambiguous") {
     const [first, second] = [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
-    return { words: `${article(first)} or ${article(second)}`.replace("a", "A"), more: "No digit has half of the probability." };
+    return {
+      words: `${article(first)} or ${article(second)}`.replace("a", "A"),
+      more: "No digit has half of the probability.",
+    };
   }
   const sure = [
     [0.99, "very sure"],
@@ -33,7 +36,8 @@ export class Bars {
       const kept = element("span", { class: "bar-kept", hidden: true });
       const share = element("span", { class: "bar-share" }, "–");
       const row = element(
-        "li", {},
+        "li",
+        {},
         element("span", { class: "bar-digit" }, String(digit)),
         element("span", { class: "bar", "aria-hidden": "true" }, bar, kept),
         share,

@@ -39,20 +39,31 @@ export class Comparison {
   }
 
   #words({ prediction: kept, seen: before }, { prediction: now, seen: after }, alike) {
-    const pixels = alikeness(before, after);
-    const answers = kept.digit === now.digit ? `Both are read as ${now.digit}` : `Read as ${kept.digit} and as ${now.digit}`;
-    return `${answers}. Pixel by pixel the two are ${percent(Math.max(0, pixels))} alike; to the last layer but one they are ${percent(Math.max(0, alike))} alike.`;
+    const [pixels, units] = [alikeness(before, after), alike].map((share) => percent(Math.max(0, share)));
+    const answers =
+      kept.digit === now.digit ? `Both are read as ${now.digit}` : `Read as ${kept.digit} and as ${now.digit}`;
+    return `${answers}. Pixel by pixel the two are ${pixels} alike; to the last layer but one they are ${units} alike.`;
   }
 }
 
 function card(title, { prediction, seen }, values, largest) {
   const picture = element("canvas", { role: "img", "aria-label": `${title}: what the network saw` });
-  const units = element("canvas", { role: "img", "aria-label": `${title}: the 128 numbers of the last layer but one`, class: "units-picture" });
+  const units = element("canvas", {
+    role: "img",
+    "aria-label": `${title}: the 128 numbers of the last layer but one`,
+    class: "units-picture",
+  });
   paint(picture, seen, 28, 28, 1);
   paint(units, values, 8, 16, largest);
   return element(
-    "figure", {},
-    element("figcaption", {}, element("strong", {}, title), ` ${inWords(prediction).words}, ${percent(prediction.confidence)}`),
+    "figure",
+    {},
+    element(
+      "figcaption",
+      {},
+      element("strong", {}, title),
+      ` ${inWords(prediction).words}, ${percent(prediction.confidence)}`,
+    ),
     element("div", { class: "pair-pictures" }, picture, units),
   );
 }

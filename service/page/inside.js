@@ -15,12 +15,18 @@ function sentenceOf({ kind, kernel, input, output }) {
   const products = kernel && kernel[0] * kernel[1] * inputs;
   switch (kind) {
     case "conv":
-      return `${outputs} kernels slide over ${inputs === 1 ? "the picture" : `the ${inputs} maps`}. Wherever one stops, the ${products} numbers beneath it are ` +
-        `multiplied by its own and added up: a pixel of its map, which is large where the picture looks like the kernel.`;
+      return (
+        `${outputs} kernels slide over ${inputs === 1 ? "the picture" : `the ${inputs} maps`}. Wherever one stops, ` +
+        `the ${products} numbers beneath it are multiplied by its own and added up: a pixel of its map, ` +
+        "which is large where the picture looks like the kernel."
+      );
     case "relu":
-      return "What is negative becomes 0, the rest stays. Without this, layers upon layers could do no more than a single one.";
+      return "What is negative becomes 0, the rest stays. Without this, many layers could do no more than a single one.";
     case "max_pool":
-      return `Of every ${kernel.join("×")} pixels the largest stays: half as many rows and columns, and a digit moved by a pixel looks nearly the same.`;
+      return (
+        `Of every ${kernel.join("×")} pixels the largest stays: half as many rows and columns, ` +
+        "and a digit moved by a pixel looks nearly the same."
+      );
     case "flatten":
       return `The ${inputs} maps are laid out as one row of ${outputs} numbers.`;
     case "linear":
@@ -73,7 +79,13 @@ export class Inside {
       const canvas = element("canvas", { "aria-hidden": "true" });
       const button = element(
         "button",
-        { type: "button", role: "tab", id: `tab-${layer.name}`, "aria-controls": "layer", onclick: () => this.#open(index) },
+        {
+          type: "button",
+          role: "tab",
+          id: `tab-${layer.name}`,
+          "aria-controls": "layer",
+          onclick: () => this.#open(index),
+        },
         canvas,
         element("span", {}, layer.short),
         element("small", {}, size(layer.output.shape)),
@@ -95,15 +107,25 @@ export class Inside {
       return;
     }
     this.rest();
-    this.#view = layer.output.shape.length === 3 ? new MapLayer(layer)
-      : layer.kind === "softmax" ? new SoftmaxLayer(layer, this.#explanation) : new UnitLayer(layer);
+    this.#view =
+      layer.output.shape.length === 3
+        ? new MapLayer(layer)
+        : layer.kind === "softmax"
+          ? new SoftmaxLayer(layer, this.#explanation)
+          : new UnitLayer(layer);
     this.#viewName = layer.name;
-    const next = layer.next && element(
-      "button", { type: "button", class: "next", onclick: () => this.#goTo(index + 1) }, `Next: ${layer.next.title} →`,
-    );
+    const next =
+      layer.next &&
+      element(
+        "button",
+        { type: "button", class: "next", onclick: () => this.#goTo(index + 1) },
+        `Next: ${layer.next.title} →`,
+      );
     this.#panel.setAttribute("aria-labelledby", `tab-${layer.name}`);
     this.#panel.replaceChildren(
-      layer.kind === "softmax" ? "" : element("p", { class: "key" }, "below 0", element("span", { "aria-hidden": "true" }), "above"),
+      layer.kind === "softmax"
+        ? ""
+        : element("p", { class: "key" }, "below 0", element("span", { "aria-hidden": "true" }), "above"),
       element("h3", {}, layer.title, element("small", {}, `${size(layer.input.shape)} → ${size(layer.output.shape)}`)),
       element("p", { class: "layer-words" }, sentenceOf(layer)),
       this.#view.root,

@@ -53,33 +53,42 @@ function start() {
     askForExplanation();
   }
 
-  const askForAnswer = latest(() => reporting(async () => {
-    const picture = await pictureNow();
-    const prediction = picture && (await classify(picture));
-    showVerdict(prediction);
-    bars.show(prediction?.probabilities);
-    byId("answer").dataset.digit = prediction?.digit ?? "";
-  }), CLASSIFY_PAUSE_MS);
+  const askForAnswer = latest(
+    () =>
+      reporting(async () => {
+        const picture = await pictureNow();
+        const prediction = picture && (await classify(picture));
+        showVerdict(prediction);
+        bars.show(prediction?.probabilities);
+        byId("answer").dataset.digit = prediction?.digit ?? "";
+      }),
+    CLASSIFY_PAUSE_MS,
+  );
 
-  const askForExplanation = latest(() => reporting(async () => {
-    const picture = await pictureNow();
-    for (const section of SECTIONS) byId(section).hidden = !picture;
-    if (!picture) {
-      explanation = null;
-      return;
-    }
-    const isOpen = !byId("inside").hidden;
-    let answer = await explain(picture, isOpen && explanations.lacksWeights);
-    explanation = explanations.read(answer);
-    if (isOpen && explanations.lacksWeights) {
-      // The model has changed in between.
-      answer = await explain(picture, true);
-      explanation = explanations.read(answer);
-    }
-    showSteps(explanation);
-    comparison.show(explanation);
-    if (isOpen) inside.show(explanation);
-  }), EXPLAIN_PAUSE_MS, { whenStill: true });
+  const askForExplanation = latest(
+    () =>
+      reporting(async () => {
+        const picture = await pictureNow();
+        for (const section of SECTIONS) byId(section).hidden = !picture;
+        if (!picture) {
+          explanation = null;
+          return;
+        }
+        const isOpen = !byId("inside").hidden;
+        let answer = await explain(picture, isOpen && explanations.lacksWeights);
+        explanation = explanations.read(answer);
+        if (isOpen && explanations.lacksWeights) {
+          // The model has changed in between.
+          answer = await explain(picture, true);
+          explanation = explanations.read(answer);
+        }
+        showSteps(explanation);
+        comparison.show(explanation);
+        if (isOpen) inside.show(explanation);
+      }),
+    EXPLAIN_PAUSE_MS,
+    { whenStill: true },
+  );
 
   async function reporting(work) {
     try {
@@ -102,13 +111,16 @@ function start() {
     pad.clear();
     choose(await withinLimit(picture, maxImageBytes));
   });
-  offerExamples((picture) => {
-    pad.clear();
-    choose(picture);
-  }, (strokes) => {
-    choose(null);
-    pad.play(strokes);
-  });
+  offerExamples(
+    (picture) => {
+      pad.clear();
+      choose(picture);
+    },
+    (strokes) => {
+      choose(null);
+      pad.play(strokes);
+    },
+  );
   offerSnippets(pictureNow);
 
   byId("look").addEventListener("click", () => {
@@ -137,8 +149,10 @@ function start() {
   reporting(async () => {
     const about = await facts();
     maxImageBytes = about.max_image_bytes;
-    byId("facts").textContent = `version ${about.server_version} · model ${about.name}/${about.version} · ${about.providers.join(", ")}`;
-    byId("model").textContent = `${about.network}; reads ${(100 * about.accuracy).toFixed(2)} % right of the ${about.tested_on}.`;
+    byId("facts").textContent =
+      `version ${about.server_version} · model ${about.name}/${about.version} · ${about.providers.join(", ")}`;
+    byId("model").textContent =
+      `${about.network}; reads ${(100 * about.accuracy).toFixed(2)} % right of the ${about.tested_on}.`;
   });
 }
 

@@ -14,10 +14,18 @@ export class MapLayer {
     const [maps, height, width] = layer.output.shape;
     this.#thumbs = Array.from({ length: maps }, (_, map) => {
       const canvas = element("canvas", { "aria-hidden": "true" });
-      const kernel = layer.kind === "conv" && layer.input.shape[0] === 1 ? element("canvas", { class: "kernel", "aria-hidden": "true" }) : null;
+      const kernel =
+        layer.kind === "conv" && layer.input.shape[0] === 1
+          ? element("canvas", { class: "kernel", "aria-hidden": "true" })
+          : null;
       const button = element(
         "button",
-        { type: "button", class: "map", "aria-label": `Map ${map + 1}`, onclick: () => this.#choose({ map, source: null }) },
+        {
+          type: "button",
+          class: "map",
+          "aria-label": `Map ${map + 1}`,
+          onclick: () => this.#choose({ map, source: null }),
+        },
         canvas,
         element("span", { class: "name" }, element("small", {}, String(map + 1)), kernel),
       );
@@ -29,14 +37,31 @@ export class MapLayer {
     this.#sentence = element("p", { class: "sentence", "aria-live": "polite" });
     this.#slide = element("button", { type: "button", onclick: () => this.#toggleSlide() }, "Let it slide");
     this.root = element(
-      "div", { class: "map-layer" },
-      element("div", { class: `maps ${height < 12 ? "small" : ""}`, role: "group", "aria-label": `The ${maps} maps of ${height}×${width} pixels` },
-        ...this.#thumbs.map(({ button }) => button)),
-      element("div", { class: "lens" },
-        element("div", { class: "views" }, this.#before.root, element("span", { class: "arrow", "aria-hidden": "true" }), this.#after.root),
+      "div",
+      { class: "map-layer" },
+      element(
+        "div",
+        {
+          class: `maps ${height < 12 ? "small" : ""}`,
+          role: "group",
+          "aria-label": `The ${maps} maps of ${height}×${width} pixels`,
+        },
+        ...this.#thumbs.map(({ button }) => button),
+      ),
+      element(
+        "div",
+        { class: "lens" },
+        element(
+          "div",
+          { class: "views" },
+          this.#before.root,
+          element("span", { class: "arrow", "aria-hidden": "true" }),
+          this.#after.root,
+        ),
         this.#slide,
         this.#sentence,
-        this.#sum),
+        this.#sum,
+      ),
     );
     this.update(layer);
   }
@@ -63,7 +88,12 @@ export class MapLayer {
     if (!this.#at) {
       const peak = strongest(layer.output.values, 1)[0];
       const size = height * width;
-      this.#at = { map: Math.floor(peak / size), row: Math.floor((peak % size) / width), column: peak % width, source: null };
+      this.#at = {
+        map: Math.floor(peak / size),
+        row: Math.floor((peak % size) / width),
+        column: peak % width,
+        source: null,
+      };
     }
     this.#show();
   }
@@ -104,9 +134,21 @@ export class MapLayer {
     this.#thumbs.forEach(({ button }, index) => button.setAttribute("aria-pressed", String(index === map)));
     this.#before.caption.textContent =
       inputs === 1 ? "The digit the network saw" : `Map ${source + 1} of ${inputs} that come in`;
-    this.#before.show(this.#before.caption.textContent, layer.input.map(source), rows, columns, largestOf(layer.input.values));
+    this.#before.show(
+      this.#before.caption.textContent,
+      layer.input.map(source),
+      rows,
+      columns,
+      largestOf(layer.input.values),
+    );
     this.#after.caption.textContent = `Map ${map + 1}: point at a pixel`;
-    this.#after.show(`Map ${map + 1} of ${layer.title}`, layer.output.map(map), height, width, largestOf(layer.output.values));
+    this.#after.show(
+      `Map ${map + 1} of ${layer.title}`,
+      layer.output.map(map),
+      height,
+      width,
+      largestOf(layer.output.values),
+    );
     this.#after.frame(row, column);
     const place = layer.kernel ? windowOf(layer, row, column) : { row, column, height: 1, width: 1 };
     this.#before.frame(place.row, place.column, place.height, place.width);
@@ -114,7 +156,9 @@ export class MapLayer {
     const value = layer.output.map(map)[row * width + column];
     this.#sentence.textContent = `Row ${row + 1}, column ${column + 1} of map ${map + 1} is ${written(value, 3)}.`;
     if (isConvolution) {
-      this.#sum.replaceChildren(...convolutionSum(layer, { map, row, column, source }, (chosen) => this.#choose({ source: chosen })));
+      this.#sum.replaceChildren(
+        ...convolutionSum(layer, { map, row, column, source }, (chosen) => this.#choose({ source: chosen })),
+      );
     } else if (layer.kind === "max_pool") {
       this.#sum.replaceChildren(...poolingSum(layer, at));
     } else if (layer.kind === "relu") {

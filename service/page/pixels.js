@@ -13,7 +13,12 @@ export class Pixels {
     this.#canvas = element("canvas", onPoint ? { tabindex: "0", role: "application" } : { role: "img" });
     this.#frame = element("span", { class: "frame", hidden: true });
     this.#onPoint = onPoint;
-    this.root = element("figure", { class: "pixels" }, element("div", { class: "pixels-field" }, this.#canvas, this.#frame), this.caption);
+    this.root = element(
+      "figure",
+      { class: "pixels" },
+      element("div", { class: "pixels-field" }, this.#canvas, this.#frame),
+      this.caption,
+    );
     if (!onPoint) return;
     this.root.classList.add("live");
     for (const kind of ["pointermove", "pointerdown"]) {

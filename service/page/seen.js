@@ -8,18 +8,22 @@ export function showSteps({ steps, seen, occlusion, prediction }) {
   const pictures = steps.map(({ name, caption, png }) =>
     step(element("img", { src: `data:image/png;base64,${png}`, alt: name }), caption),
   );
-  const canvas = element("canvas", { role: "img", "aria-label": `The pixels that mattered for the ${prediction.digit}` });
+  const canvas = element("canvas", {
+    role: "img",
+    "aria-label": `The pixels that mattered for the ${prediction.digit}`,
+  });
   const harm = perPixel(occlusion);
   const most = Math.max(...occlusion.values.values);
   paintOver(canvas, seen, harm, most);
-  const words =
+  const fall =
     most < 0.005
-      ? "Which pixels matter: none alone. Whatever patch is covered, the answer stays."
-      : `Which pixels matter: with the most coloured patch covered, the probability of ${prediction.digit} falls by ${(100 * most).toFixed(1)} points.`;
-  byId("steps").replaceChildren(...pictures, step(canvas, words));
+      ? `whatever patch is covered, the probability of ${prediction.digit} falls by less than half a point.`
+      : `with the most coloured patch covered, the probability of ${prediction.digit} falls by ${(100 * most).toFixed(1)} points.`;
+  byId("steps").replaceChildren(...pictures, step(canvas, `Which pixels matter: ${fall}`));
 }
 
-const step = (picture, caption) => element("li", {}, element("figure", {}, picture, element("figcaption", {}, caption)));
+const step = (picture, caption) =>
+  element("li", {}, element("figure", {}, picture, element("figcaption", {}, caption)));
 
 /** How far the probability falls on average when a pixel is covered. */
 function perPixel({ patch, stride, values }) {
@@ -42,7 +46,13 @@ function perPixel({ patch, stride, values }) {
 /** The map over the digit: what matters in colour, the strokes as shade. */
 function paintOver(canvas, seen, harm, most) {
   // A fall by less than this is noise, and gets no colour that would make it look like more.
-  paint(canvas, harm.map((fall) => -fall), 28, 28, Math.max(most, 0.02));
+  paint(
+    canvas,
+    harm.map((fall) => -fall),
+    28,
+    28,
+    Math.max(most, 0.02),
+  );
   const stroke = themeColours().positive;
   const pen = canvas.getContext("2d");
   const image = pen.getImageData(0, 0, 28, 28);

@@ -7,7 +7,8 @@ const LINE = 76;
 async function base64Of(picture) {
   const bytes = new Uint8Array(await picture.arrayBuffer());
   let text = "";
-  for (let start = 0; start < bytes.length; start += 8192) text += String.fromCharCode(...bytes.subarray(start, start + 8192));
+  for (let start = 0; start < bytes.length; start += 8192)
+    text += String.fromCharCode(...bytes.subarray(start, start + 8192));
   return btoa(text).replace(new RegExp(`.{${LINE}}`, "g"), "$&\n");
 }
 
@@ -30,7 +31,12 @@ print(answer["digit"], answer["confidence"], answer["rejection_reason"] or "trus
 export function offerSnippets(pictureNow) {
   const told = element("p", { class: "hint", role: "status" });
   const blocks = Object.entries(LANGUAGES).map(([language, write]) => {
-    const text = element("textarea", { readonly: true, rows: "9", spellcheck: "false", "aria-label": `The request in ${language}` });
+    const text = element("textarea", {
+      readonly: true,
+      rows: "9",
+      spellcheck: "false",
+      "aria-label": `The request in ${language}`,
+    });
     const fill = async () => {
       const picture = await pictureNow();
       if (picture) text.value = write(new URL("v1/classify", document.baseURI).href, await base64Of(picture));
@@ -40,12 +46,18 @@ export function offerSnippets(pictureNow) {
       // The clipboard of browsers is for secure pages and this machine; elsewhere the old way works.
       text.closest("details").open = true;
       text.select();
-      if (navigator.clipboard) await navigator.clipboard.writeText(text.value).catch(() => document.execCommand("copy"));
+      if (navigator.clipboard)
+        await navigator.clipboard.writeText(text.value).catch(() => document.execCommand("copy"));
       else document.execCommand("copy");
       told.textContent = `The ${language} request is copied.`;
     };
     const details = element("details", { ontoggle: fill }, element("summary", {}, `Show it in ${language}`), text);
-    return element("div", {}, element("button", { type: "button", id: `copy-${language.toLowerCase()}`, onclick: copy }, `Copy as ${language}`), details);
+    return element(
+      "div",
+      {},
+      element("button", { type: "button", id: `copy-${language.toLowerCase()}`, onclick: copy }, `Copy as ${language}`),
+      details,
+    );
   });
   byId("snippets").append(...blocks, told);
 }

@@ -44,7 +44,8 @@ export function convolutionSum(layer, { map, row, column, source }, onSource) {
   const total = parts.reduce((all, part) => all + part.sum, 0);
   return [
     element(
-      "div", { class: "product" },
+      "div",
+      { class: "product" },
       grid(many ? `patch of map ${source + 1}` : "patch", patch, width),
       sign("×"),
       grid(many ? `kernel for map ${source + 1}` : "kernel", kernel, width, largestOf(layer.weights.values) / 2),
@@ -89,8 +90,13 @@ function sources(layer, parts, chosen, map, onSource) {
     );
   });
   return element(
-    "div", { class: "sources" },
-    element("p", {}, `Kernel ${map + 1} has a slice for each of the ${parts.length} maps that come in. Their sums of products:`),
+    "div",
+    { class: "sources" },
+    element(
+      "p",
+      {},
+      `Kernel ${map + 1} has a slice for each of the ${parts.length} maps that come in. Their sums of products:`,
+    ),
     element("div", { class: "sources-list" }, ...buttons),
   );
 }
@@ -102,7 +108,8 @@ export function poolingSum(layer, { map, row, column }) {
   const value = layer.output.map(map)[row * layer.output.shape[2] + column];
   return [
     element(
-      "div", { class: "product" },
+      "div",
+      { class: "product" },
       grid("window", window, place.width, largestOf(layer.input.values), window.indexOf(Math.max(...window))),
       sign("→"),
       term("largest of them", value, { class: "value" }),
@@ -112,7 +119,9 @@ export function poolingSum(layer, { map, row, column }) {
 
 /** A value of a ReLU. */
 export function reluSum(before, after) {
-  return [equation(sign("max(0,"), term("before", before), sign(")"), sign("="), term("after", after, { class: "value" }))];
+  return [
+    equation(sign("max(0,"), term("before", before), sign(")"), sign("="), term("after", after, { class: "value" })),
+  ];
 }
 
 /** A unit of a fully connected layer: which inputs spoke for it and which against, and the sum of all. */
@@ -127,24 +136,37 @@ export function connectionSum(layer, unit, nameOf) {
         const bar = element("span", { class: kind, "aria-hidden": "true" });
         bar.style.width = `${(100 * Math.abs(products[index])) / largest}%`;
         return element(
-          "li", {},
+          "li",
+          {},
           element("span", { class: "speaker" }, nameOf(index)),
           element("span", { class: "part-bar" }, bar),
-          element("span", { class: "speaker-sum" }, `${written(inputs[index])} × ${written(weights[index])} = `, number(products[index])),
+          element(
+            "span",
+            { class: "speaker-sum" },
+            `${written(inputs[index])} × ${written(weights[index])} = `,
+            number(products[index]),
+          ),
         );
       });
     return element("div", {}, element("h4", {}, title), element("ol", { class: "speakers" }, ...rows));
   };
   return [
     element(
-      "div", { class: "sides" },
+      "div",
+      { class: "sides" },
       side("Spoke for it", "for", (product) => product),
       side("Spoke against it", "against", (product) => -product),
     ),
     equation(
-      term("all that spoke for", sumOf((product) => product > 0)),
+      term(
+        "all that spoke for",
+        sumOf((product) => product > 0),
+      ),
       sign("+"),
-      term("all against", sumOf((product) => product < 0)),
+      term(
+        "all against",
+        sumOf((product) => product < 0),
+      ),
       sign("+"),
       term("bias", bias),
       sign("="),

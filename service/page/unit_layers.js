@@ -14,7 +14,8 @@ function namer(layer) {
     const [, height, width] = layer.shape;
     return (index) => {
       const place = index % (height * width);
-      return `map ${Math.floor(index / (height * width)) + 1}, row ${Math.floor(place / width) + 1}, column ${(place % width) + 1}`;
+      const map = Math.floor(index / (height * width)) + 1;
+      return `map ${map}, row ${Math.floor(place / width) + 1}, column ${(place % width) + 1}`;
     };
   }
   if (layer.shape[0] === 11) return (index) => (index === 10 ? "no digit" : `digit ${index}`);
@@ -28,12 +29,15 @@ export class UnitLayer {
     this.#columns = COLUMNS[units] ?? units;
     this.#view = new Pixels("", (row, column) => this.#choose(row * this.#columns + column));
     this.#labels = units === 11 ? element("div", { class: "labels", "aria-hidden": "true" }) : null;
-    this.#parts = layer.kind === "linear" && layer.input.values.length === 1024 ? new Pixels("Every input times its weight, map by map") : null;
+    this.#parts = layer.flattened ? new Pixels("Every input times its weight, map by map") : null;
     this.#sentence = element("p", { class: "sentence", "aria-live": "polite" });
     this.#sum = element("div", { class: "sum" });
-    this.#labels?.append(...Array.from({ length: 11 }, (_, unit) => element("span", {}, unit === 10 ? "none" : String(unit))));
+    this.#labels?.append(
+      ...Array.from({ length: 11 }, (_, unit) => element("span", {}, unit === 10 ? "none" : String(unit))),
+    );
     this.root = element(
-      "div", { class: "unit-layer" },
+      "div",
+      { class: "unit-layer" },
       element("div", { class: units === 128 ? "units" : "units wide" }, this.#view.root, this.#labels),
       this.#parts && element("div", { class: "units" }, this.#parts.root),
       element("div", { class: "lens" }, this.#sentence, this.#sum),
@@ -53,7 +57,12 @@ export class UnitLayer {
   update(layer) {
     this.#layer = layer;
     const { values } = layer.output;
-    this.#view.show(`The ${values.length} numbers of ${layer.title}`, values, values.length / this.#columns, this.#columns);
+    this.#view.show(
+      `The ${values.length} numbers of ${layer.title}`,
+      values,
+      values.length / this.#columns,
+      this.#columns,
+    );
     this.#view.caption.textContent = `${values.length.toLocaleString("en")} numbers: point at one`;
     this.#choose(this.#unit ?? strongest(values, 1)[0]);
   }
@@ -76,7 +85,10 @@ export class UnitLayer {
     this.#sum.replaceChildren(...connectionSum(layer, unit, namer(layer.flattened ?? layer.input)));
     if (this.#parts) {
       const [maps, height, width] = layer.flattened.shape;
-      this.#parts.show(`What the ${maps} maps say to ${name}`, ...mosaic(connection(layer, unit).products, maps, height, width));
+      this.#parts.show(
+        `What the ${maps} maps say to ${name}`,
+        ...mosaic(connection(layer, unit).products, maps, height, width),
+      );
     }
   }
 }
@@ -107,10 +119,24 @@ export class SoftmaxLayer {
     this.#body = element("tbody");
     this.#score = element("p", { class: "sentence" });
     this.root = element(
-      "div", { class: "softmax" },
-      element("table", {},
-        element("thead", {}, element("tr", {}, ...["digit", "logit", "÷ temperature", "e to that", "probability"].map((title) => element("th", { scope: "col" }, title)))),
-        this.#body),
+      "div",
+      { class: "softmax" },
+      element(
+        "table",
+        {},
+        element(
+          "thead",
+          {},
+          element(
+            "tr",
+            {},
+            ...["digit", "logit", "÷ temperature", "e to that", "probability"].map((title) =>
+              element("th", { scope: "col" }, title),
+            ),
+          ),
+        ),
+        this.#body,
+      ),
       this.#score,
     );
     this.update(layer, explanation);
@@ -124,17 +150,22 @@ export class SoftmaxLayer {
     const shares = softmax(digits, temperature);
     this.#body.replaceChildren(
       ...digits.map((logit, digit) =>
-        element("tr", digit === prediction.digit ? { class: "best" } : {},
+        element(
+          "tr",
+          digit === prediction.digit ? { class: "best" } : {},
           element("th", { scope: "row" }, String(digit)),
           element("td", {}, number(logit)),
           element("td", {}, number(logit / temperature)),
           element("td", {}, power(logit / temperature)),
-          element("td", {}, percent(shares[digit])))),
+          element("td", {}, percent(shares[digit])),
+        ),
+      ),
     );
     this.#score.textContent =
-      `Each power is divided by the sum of all ten. The temperature of ${temperature.toFixed(3)} makes the probabilities honest: it was chosen so that ` +
-      `answers given with 90 % are right nine times in ten. The eleventh output, “no digit”, is ${written(logits[10])}: ` +
-      `this looks like a digit by a score of ${written(prediction.digit_score)}.`;
+      `Each power is divided by the sum of all ten. The temperature of ${temperature.toFixed(3)} makes the ` +
+      "probabilities honest: it was chosen so that answers given with 90 % are right nine times in ten. " +
+      `The eleventh output, “no digit”, is ${written(logits[10])}: this looks like a digit by a score of ` +
+      `${written(prediction.digit_score)}.`;
   }
 
   rest() {}

@@ -5,7 +5,13 @@ const { startBrowser, draw } = require("./hand.cjs");
 
 const [, , address, folder] = process.argv;
 const DESKTOP = { viewport: { width: 1240, height: 850 }, reducedMotion: "reduce" };
-const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 1.5, isMobile: true, hasTouch: true, reducedMotion: "reduce" };
+const PHONE = {
+  viewport: { width: 390, height: 844 },
+  deviceScaleFactor: 1.5,
+  isMobile: true,
+  hasTouch: true,
+  reducedMotion: "reduce",
+};
 const names = [];
 
 async function open(browser, options, digit) {
@@ -31,7 +37,10 @@ async function main() {
     await desk.mouse.move(5, 5);
     const { x, y, width, height } = await desk.locator("#inside-section").boundingBox();
     const scrolled = await desk.evaluate(() => scrollY);
-    await take(desk, "page-inside.png", { fullPage: true, clip: { x: x - 32, y: y + scrolled - 24, width: width + 64, height: height + 48 } });
+    await take(desk, "page-inside.png", {
+      fullPage: true,
+      clip: { x: x - 32, y: y + scrolled - 24, width: width + 64, height: height + 48 },
+    });
     await take(await open(browser, { ...DESKTOP, colorScheme: "dark" }, 3), "page-dark.png");
     await take(await open(browser, PHONE, 4), "page-phone.png");
   } finally {

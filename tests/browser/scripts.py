@@ -28,7 +28,7 @@ def run_script(name: str, *arguments: str | Path) -> Any:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

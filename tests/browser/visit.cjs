@@ -25,16 +25,23 @@ async function open(browser, options) {
 async function barriers(page, name) {
   await page.evaluate(AXE);
   const { violations } = await page.evaluate(() => axe.run());
-  seen.barriers[name] = violations.map(({ id, impact, nodes }) => ({ id, impact, nodes: nodes.map(({ html }) => html.slice(0, 200)) }));
+  seen.barriers[name] = violations.map(({ id, impact, nodes }) => ({
+    id,
+    impact,
+    nodes: nodes.map(({ html }) => html.slice(0, 200)),
+  }));
 }
 
 const text = (page, selector) => page.locator(selector).innerText();
-const values = (page, selector) => page.locator(`${selector} data`).evaluateAll((all) => all.map((each) => Number(each.value)));
+const values = (page, selector) =>
+  page.locator(`${selector} data`).evaluateAll((all) => all.map((each) => Number(each.value)));
 
 /** Open a layer of the inside view, point at a pixel of its large map, and read how the pixel came about. */
 async function pointAt(page, layer, row, column, side) {
   await page.click(`#tab-${layer}`);
-  const map = await page.locator(".views figure:last-of-type canvas").boundingBox();
+  const canvas = page.locator(".views figure:last-of-type canvas");
+  await canvas.scrollIntoViewIfNeeded();
+  const map = await canvas.boundingBox();
   await page.mouse.move(map.x + ((column + 0.5) * map.width) / side, map.y + ((row + 0.5) * map.height) / side);
   return {
     row,
@@ -42,11 +49,17 @@ async function pointAt(page, layer, row, column, side) {
     sentence: await text(page, ".sentence"),
     map: await page.locator(".maps button[aria-pressed=true]").getAttribute("aria-label"),
     source: await page.locator(".views figcaption").first().innerText(),
-    tables: await page.locator(".numbers").evaluateAll((tables) =>
-      tables.map((table) => [...table.querySelectorAll("data")].map((each) => Number(each.value)))),
+    tables: await page
+      .locator(".numbers")
+      .evaluateAll((tables) =>
+        tables.map((table) => [...table.querySelectorAll("data")].map((each) => Number(each.value))),
+      ),
     sources: await values(page, ".sources-list"),
     terms: Object.fromEntries(
-      await page.locator(".term data[class]").evaluateAll((all) => all.map((each) => [each.className, Number(each.value)]))),
+      await page
+        .locator(".term data[class]")
+        .evaluateAll((all) => all.map((each) => [each.className, Number(each.value)])),
+    ),
   };
 }
 
@@ -57,7 +70,10 @@ async function drawAndLook(browser) {
   seen.drawn = {};
   for (const digit of [3, 4, 7]) {
     await draw(page, digit);
-    seen.drawn[digit] = { verdict: await text(page, "#verdict"), shares: await page.locator(".bar-share").allInnerTexts() };
+    seen.drawn[digit] = {
+      verdict: await text(page, "#verdict"),
+      shares: await page.locator(".bar-share").allInnerTexts(),
+    };
   }
   for (const language of ["curl", "Python"]) {
     await page.click(`#copy-${language.toLowerCase()}`);
@@ -103,7 +119,12 @@ async function paste(page) {
 }
 
 async function withoutMouse(browser) {
-  const page = await open(browser, { viewport: { width: 390, height: 844 }, colorScheme: "dark", isMobile: true, hasTouch: true });
+  const page = await open(browser, {
+    viewport: { width: 390, height: 844 },
+    colorScheme: "dark",
+    isMobile: true,
+    hasTouch: true,
+  });
   await page.focus("#pad");
   for (let step = 0; step < 10; step += 1) await page.keyboard.press("ArrowRight");
   await page.keyboard.press("Space");
