@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from email.message import Message
 
 import pytest
@@ -15,6 +16,13 @@ from tests.server_process import ServerProcess
 FILES = sorted(path for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES)
 CONTENTS = {path.name: path.read_bytes() for path in FILES}
 TEXTS = {name: content.decode() for name, content in CONTENTS.items() if not name.endswith(".jpg")}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    """One server; which implementation of gRPC it has is nothing to the page."""
+    with ServerProcess() as process:
+        yield process
 
 
 def get(url: str, **headers: str) -> tuple[int, Message, bytes]:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,13 @@ from tests.server_process import ServerProcess
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 Values = npt.NDArray[np.float32]
 Seen = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    """One server; which implementation of gRPC it has is nothing to the page."""
+    with ServerProcess() as process:
+        yield process
 
 
 @pytest.fixture(scope="module")
