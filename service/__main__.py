@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 
 from service import logs
 from service.client_flags import access, add_flags
-from service.errors import DigitserveError, StartError
+from service.errors import DigitserveError
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.server import Running
+    from service.ports import Running
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
 DEFAULT_ADDRESS = "127.0.0.1:8001"
@@ -34,7 +34,10 @@ PARTS = ("flow", "steps", "convolution", "relu", "pooling", "linear", "softmax",
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command and exit with its code: 0 done, 1 some of it failed, 2 misused, 3 could not start."""
+    """Run the command and exit with its code.
+
+    0 done, 1 some of it failed, 2 misused, 3 could not start, 4 no worker stayed alive.
+    """
     _open_standard_streams()
     # gRPC's core writes its own lines about taken ports and lost peers to stderr.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(code)
     except DigitserveError as error:
         print(f"digitserve: {error}", file=sys.stderr)
-        sys.exit(error.exit_code if isinstance(error, StartError) else 1)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
@@ -135,10 +138,23 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    import uvloop
+    from service import cpus
 
     settings = Settings.load(vars(args), os.environ)
     logs.start(settings.log_format)
+    cores = cpus.available()
+    share = cpus.share(
+        cores, workers=settings.workers, threads=settings.threads, decode_threads=settings.decode_threads
+    )
+    if share.workers > 1:
+        from service.supervisor import supervise
+
+        return asyncio.run(
+            supervise(settings, cores, share, lambda server: print(_welcome(settings, server), flush=True))
+        )
+
+    import uvloop
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve_until_signalled(settings))
     return 0
@@ -160,7 +176,6 @@ async def _serve_until_signalled(settings: Settings) -> None:
 
 
 def _welcome(settings: Settings, server: Running) -> str:
-    model = server.model
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"{host}:{server.grpc_port}"
     http, operations = (f"{server.scheme}://{host}:{port}" for port in (server.http_port, server.ops_port))
@@ -172,7 +187,7 @@ def _welcome(settings: Settings, server: Running) -> str:
     started_as = Path(sys.argv[0]).resolve()
     command = f"{shlex.quote(sys.executable)} -m service" if started_as.suffix == ".py" else _from_here(started_as)
     return f"""\
-digitserve {version("digitserve")} is serving model {model.name}/{model.version} on {model.providers_got[0]}
+digitserve {version("digitserve")} is serving {server.serves}
   gRPC        {address}
   HTTP        {http}/v1/classify
   operations  {operations}/metrics /livez /readyz{page}

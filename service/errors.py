@@ -9,6 +9,7 @@
     │   ├── DeadlinePassed         DEADLINE_EXCEEDED
     │   ├── NotReady               UNAVAILABLE
     │   └── NotImplementedYet      UNIMPLEMENTED
+    ├── WorkersLost                the server ends by itself; exit code 4
     └── StartError                 the server does not start; exit code 3
         ├── InvalidSetting         exit code 2
         ├── RuntimeMissing
@@ -28,7 +29,13 @@ log = logging.getLogger(__name__)
 
 
 class DigitserveError(Exception):
-    """Any fault with a text that may be shown to whoever caused it."""
+    """Any fault with a text that may be shown to whoever caused it.
+
+    Attributes:
+        exit_code: What a process ends with because of it.
+    """
+
+    exit_code = 1
 
 
 class CallError(DigitserveError):
@@ -83,12 +90,14 @@ class NotImplementedYet(CallError):
     status = "UNIMPLEMENTED"
 
 
-class StartError(DigitserveError):
-    """The server cannot start; the text says what to do about it.
+class WorkersLost(DigitserveError):
+    """Every worker ends again and again; whoever started the server shall know, and start another."""
 
-    Attributes:
-        exit_code: What the process ends with.
-    """
+    exit_code = 4
+
+
+class StartError(DigitserveError):
+    """The server cannot start; the text says what to do about it."""
 
     exit_code = 3
 

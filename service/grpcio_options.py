@@ -9,11 +9,16 @@ from __future__ import annotations
 from service.settings import Settings
 
 
-def grpcio_options(settings: Settings) -> list[tuple[str, int]]:
-    """Name and value of every option that is not gRPC's default; times in milliseconds, sizes in bytes."""
+def grpcio_options(settings: Settings, *, shared: bool = False) -> list[tuple[str, int]]:
+    """Name and value of every option that is not gRPC's default; times in milliseconds, sizes in bytes.
+
+    Args:
+        settings: Of the server.
+        shared: Whether it is one of several workers, which share a port.
+    """
     return [
-        # Without it a second server on the same port would silently share the calls.
-        ("grpc.so_reuseport", 0),
+        # By default a second server on the same port would silently share the calls.
+        ("grpc.so_reuseport", int(shared)),
         # A backstop: below it, we refuse with an error that names the setting.
         ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),
         # Rapid reset (CVE-2023-44487) makes most calls of others fail without a limit. The limit alone makes honest

@@ -13,11 +13,11 @@ from typing import cast
 from protos import grpc_service_pb2 as pb
 from service import doors, model_config, outputs, tensors
 from service.classifier import Classifier, Inferred
+from service.control import Control
 from service.doors import FILES_DOOR, LAYERS_DOOR, ORDINARY_OUTPUTS, Door, Doors
 from service.errors import CallError, DeadlinePassed, InvalidRequest, NotFound, NotImplementedYet, NotReady
 from service.explaining import Explainer, Field
 from service.judging import Images
-from service.loading import Loader
 from service.outputs import Wanted
 from service.versions import Version, Versions
 
@@ -41,8 +41,9 @@ class Inference:
         classifier: Classifier,
         explainer: Explainer,
         versions: Versions,
-        loader: Loader,
+        control: Control,
         *,
+        policy: str,
         allows_control: bool,
         is_ready: Callable[[], bool],
         server_version: str,
@@ -55,7 +56,8 @@ class Inference:
             classifier: Does the work.
             explainer: Shows what comes out of the layers.
             versions: Of its model.
-            loader: Loads and unloads them.
+            control: Loads and unloads them, and tells of them.
+            policy: Which versions are wanted, as for `repository.select`.
             allows_control: Whether callers may have it do that.
             is_ready: Whether the server is well, be a model loaded or not.
             server_version: What `server_metadata` tells.
@@ -66,7 +68,8 @@ class Inference:
         self._explainer = explainer
         self._versions = versions
         self._doors = Doors(versions, explainer.layers)
-        self._loader = loader
+        self._control = control
+        self._policy = policy
         self._allows_control = allows_control
         self._is_ready = is_ready
         self._server_version = server_version
@@ -120,13 +123,13 @@ class Inference:
         config = model_config.config(
             door,
             found.model,
-            policy=self._loader.policy,
+            policy=self._policy,
             max_batch_images=self._max_batch_images,
             max_run_images=self._max_run_images,
         )
         return pb.ModelConfigResponse(config=config)
 
-    def model_statistics(self, name: str, version: str) -> pb.ModelStatisticsResponse:
+    async def model_statistics(self, name: str, version: str) -> pb.ModelStatisticsResponse:
         """What the versions of a model did; "" stands for every model and every version.
 
         Raises:
@@ -134,15 +137,11 @@ class Inference:
         """
         if name:
             self._doors.find(name, version)
-        versions = [self._versions.find(version)] if version else self._versions.loaded()
+        if version:
+            self._versions.find(version)
+        every = await self._control.statistics()
         return pb.ModelStatisticsResponse(
-            model_stats=[
-                model_config.statistics(door, each)
-                for wanted in ([name] if name else doors.NAMES)
-                for each in versions
-                for door in self._doors.of(each)
-                if door.name == wanted
-            ]
+            model_stats=[each for each in every if name in ("", each.name) and version in ("", each.version)]
         )
 
     async def load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
@@ -156,7 +155,7 @@ class Inference:
         self._check_control(request)
         if request.parameters:
             raise InvalidRequest("a model is loaded as it is in the folder; the request must not have parameters")
-        await self._loader.reload()
+        await self._control.reload()
         return pb.RepositoryModelLoadResponse()
 
     async def unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
@@ -168,7 +167,7 @@ class Inference:
             InvalidRequest: It is no model of its own.
         """
         self._check_control(request)
-        await self._loader.unload()
+        await self._control.unload()
         return pb.RepositoryModelUnloadResponse()
 
     def _check_control(self, request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> None:
@@ -182,11 +181,12 @@ class Inference:
             raise InvalidRequest(f"'{name}' reads image files for the model 'digits'; load or unload that")
         self._doors.find(name)
 
-    def repository_index(self, only_ready: bool) -> pb.RepositoryIndexResponse:
+    async def repository_index(self, only_ready: bool) -> pb.RepositoryIndexResponse:
         """Every version of every model, or every one that is ready, with its state."""
         found = []
+        states = await self._control.states()
         for name in doors.NAMES:
-            for each in self._loader.states():
+            for each in states:
                 why_not = self._doors.why_not(name, each.version)
                 state, reason = ("UNAVAILABLE", why_not) if why_not else (each.state, each.reason)
                 found.append(

@@ -85,10 +85,10 @@ class InferenceCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return self._inference.model_config(request.name, request.version)
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
-        return self._inference.model_statistics(request.name, request.version)
+        return await self._inference.model_statistics(request.name, request.version)
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
-        return self._inference.repository_index(request.ready)
+        return await self._inference.repository_index(request.ready)
 
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: Context

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -49,11 +49,7 @@ class State:
 
 
 class Loader:
-    """Keeps the loaded versions at what is in the models' folder.
-
-    Attributes:
-        policy: Which versions are wanted.
-    """
+    """Keeps the loaded versions at what is in the models' folder."""
 
     def __init__(
         self,
@@ -79,7 +75,7 @@ class Loader:
         self._versions = versions
         self._find = find
         self._load = load
-        self.policy = policy
+        self._policy = policy
         self._observer = observer
         self._on_change = on_change
         self._lock = asyncio.Lock()
@@ -91,6 +87,7 @@ class Loader:
         self._failed: dict[str, tuple[ModelFile, str]] = {}
         self._loading = ""
         self._unloaded: list[str] = []
+        self._seen: Sequence[ModelFile] = ()
 
     async def start(self) -> None:
         """Load what is there; a version that cannot be used gives way to the next older one.
@@ -101,9 +98,9 @@ class Loader:
         """
         async with self._lock:
             found = await asyncio.to_thread(self._find)
-            if not repository.select(found, self.policy):
+            if not repository.select(found, self._policy):
                 versions = ", ".join(file.version for file in found)
-                raise ModelUnusable(f"--model-versions {self.policy} fits none of the versions found: {versions}")
+                raise ModelUnusable(f"--model-versions {self._policy} fits none of the versions found: {versions}")
             while file := self._next(found):
                 try:
                     await self._add(file, is_only=len(found) == 1)
@@ -112,6 +109,29 @@ class Loader:
             if not self._loaded:
                 file, reason = self._failed[max(self._failed, key=int)]
                 raise ModelUnusable(f"{file.path}: {reason}")
+        await self._on_change()
+
+    async def join(self, others: Mapping[str, str]) -> None:
+        """Load what other workers have loaded, whatever else there is by now.
+
+        Args:
+            others: The sha256 of what they have loaded, by version; empty if they were told to unload it.
+
+        Raises:
+            StartError: It cannot be loaded, or the folder holds other files by now.
+        """
+        async with self._lock:
+            found = await asyncio.to_thread(self._find)
+            for file in found:
+                if file.version in others:
+                    await self._add(file, is_only=True)
+            loaded = {each.model.version: each.model.sha256 for each in self._versions.loaded()}
+            if loaded != dict(others):
+                raise ModelUnusable(
+                    f"the models' folder holds {loaded or 'none'} of what other workers have loaded from it, {others}"
+                )
+            if not others:
+                self._unloaded = [file.version for file in repository.select(found, self._policy)]
         await self._on_change()
 
     async def reload(self) -> None:
@@ -173,19 +193,22 @@ class Loader:
 
     async def watch(self, every_s: float) -> None:
         """Look at the folder again and again, and follow it once it has come to rest; ends by being cancelled."""
-        before: Sequence[ModelFile] = ()
         while True:
-            try:
-                found = await asyncio.to_thread(self._find)
-                if found == before:
-                    await self._to_its_end(self._catch_up)
-                before = found
-            except ModelUnusable:
-                # A folder that is gone may come back.
-                pass
-            except Exception as error:
-                log_fault(error)
+            await self.look()
             await asyncio.sleep(every_s)
+
+    async def look(self) -> None:
+        """Look at the folder, and follow it if it is as it was at the last look."""
+        try:
+            found = await asyncio.to_thread(self._find)
+            if found == self._seen:
+                await self._to_its_end(self._catch_up)
+            self._seen = found
+        except ModelUnusable:
+            # A folder that is gone may come back.
+            pass
+        except Exception as error:
+            log_fault(error)
 
     async def _to_its_end(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do one thing at a time, and to its end: whoever asked for it may leave in the middle of a swap."""
@@ -230,7 +253,7 @@ class Loader:
     def _wanted(self, found: Sequence[ModelFile]) -> list[ModelFile]:
         """What the policy wants of the files that are of use."""
         usable = [file for file in found if file.version in self._loaded or not self._has_failed(file)]
-        return repository.select(usable, self.policy)
+        return repository.select(usable, self._policy)
 
     def _next(self, found: Sequence[ModelFile]) -> ModelFile | None:
         """A file that is wanted and not loaded."""

@@ -141,6 +141,8 @@ class _JsonFormatter(logging.Formatter):
 
 def start(format: str, speaker: str = "") -> None:
     """Begin to log on stderr, in lines of text or of JSON; one of several processes says with each which it is."""
+    # What a port that is taken means, we say ourselves.
+    logging.getLogger("pygrpc_native").setLevel(logging.ERROR)
     # What it has to say is about callers who do not speak HTTP.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     handler = _Handler()

@@ -32,8 +32,18 @@ DIGITS = tuple("0123456789")
 IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
+# Name, help, type, and (name, labels, value) of each sample; all of it can be written as JSON.
+Family = tuple[str, str, str, list[tuple[str, dict[str, str], float]]]
 # Name, help, and the values by the values of the labels.
 Series = tuple[str, str, Sequence[tuple[Sequence[str], float]]]
+
+
+def plain_families(registry: CollectorRegistry) -> list[Family]:
+    """The series of a registry as plain values."""
+    return [
+        (each.name, each.documentation, each.type, [(at.name, dict(at.labels), at.value) for at in each.samples])
+        for each in registry.collect()
+    ]
 
 
 class _Elsewhere(Collector):
@@ -230,6 +240,10 @@ class Metrics:
     def transport(self, name: str, reason: str) -> None:
         """This implementation carries gRPC calls."""
         self._transport.info({"name": name, "reason": reason})
+
+    def families(self) -> list[Family]:
+        """All series as plain values, to be added to those of others."""
+        return plain_families(self._registry)
 
     def show_also(self, labels: Sequence[str], series: Callable[[], Iterable[Series]]) -> None:
         """Show series with these labels that are counted elsewhere, asked for whenever the metrics are."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
 import ssl
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -14,6 +16,27 @@ from service.errors import PortUnavailable
 
 if TYPE_CHECKING:
     import grpc
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that serves.
+
+    Attributes:
+        grpc_port: It listens on.
+        http_port: It listens on.
+        ops_port: It listens on, or its supervisor does.
+        scheme: Of the two HTTP ports, "http" or "https".
+        serves: In words what it answers with.
+        failed: Ends with the reason why it cannot go on, once there is one.
+    """
+
+    grpc_port: int
+    http_port: int
+    ops_port: int
+    scheme: str
+    serves: str
+    failed: asyncio.Future[None]
 
 
 def open_grpc(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
@@ -44,6 +67,8 @@ async def open_http(
     port: int,
     flag: str,
     tls: ssl.SSLContext | None,
+    *,
+    shared: bool = False,
 ) -> int:
     """Serve an application until the stack is left; returns the port, which is a free one for 0.
 
@@ -54,6 +79,7 @@ async def open_http(
         port: 0 for a free one.
         flag: What chooses another.
         tls: None for plaintext.
+        shared: Whether other processes that say so, too, may listen on it.
 
     Raises:
         PortUnavailable: It is taken, or the address is not ours.
@@ -61,7 +87,7 @@ async def open_http(
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:
-        await web.TCPSite(runner, host, port, ssl_context=tls).start()
+        await web.TCPSite(runner, host, port, ssl_context=tls, reuse_port=shared).start()
     except socket.gaierror as error:
         raise _unavailable(host, port, str(error.strerror), flag) from None
     except OSError as error:
@@ -69,6 +95,31 @@ async def open_http(
         raise _unavailable(host, port, os.strerror(error.errno or 0), flag) from None
     actual: int = runner.addresses[0][1]
     return actual
+
+
+def claim(stack: contextlib.ExitStack, host: str, port: int, flag: str) -> int:
+    """Keep a port, until the stack is left, for processes of ours that will share it; returns it, a free one for 0.
+
+    A port on which anybody listens is refused, also if they would share it: nobody may get a part of our calls.
+
+    Raises:
+        PortUnavailable: It is taken, or the address is not ours.
+    """
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in addresses:
+            keeping = stack.enter_context(socket.socket(family, kind, protocol))
+            if family == socket.AF_INET6:
+                keeping.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # Connections of a server before us may linger.
+            keeping.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            keeping.bind((address[0], port, *address[2:]))
+            port = keeping.getsockname()[1]
+            # Only now: before, it would have let us share with strangers.
+            keeping.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except OSError as error:
+        raise _unavailable(host, port, os.strerror(error.errno or 0), flag) from None
+    return port
 
 
 def _unavailable(host: str, port: int, reason: str, flag: str) -> PortUnavailable:

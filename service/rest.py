@@ -64,14 +64,14 @@ class _Rest:
         return web.json_response(plain(self._inference.model_config(*_model(request)).config))
 
     async def statistics(self, request: web.Request) -> web.Response:
-        return web.json_response(plain(self._inference.model_statistics(*_model(request))))
+        return web.json_response(plain(await self._inference.model_statistics(*_model(request))))
 
     async def index(self, request: web.Request) -> web.Response:
         body = await request.read()
         only_ready = read_object(body).get("ready", False) if body else False
         if not isinstance(only_ready, bool):
             raise InvalidRequest("'ready' is neither true nor false")
-        return web.json_response([plain(each) for each in self._inference.repository_index(only_ready).models])
+        return web.json_response([plain(each) for each in (await self._inference.repository_index(only_ready)).models])
 
     async def load(self, request: web.Request) -> web.Response:
         message = pb.RepositoryModelLoadRequest(model_name=_model(request)[0])

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 
 import grpc
@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import digits_pb2, digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
 from service import (
+    cpus,
     digits,
     gpu_metrics,
     grpc_admission,
@@ -31,8 +32,11 @@ from service import (
     web,
 )
 from service.classifier import Classifier
+from service.control import Alone
 from service.decoding import Decoder
 from service.devices import GpuOptions
+from service.doors import Doors
+from service.draining import announce, finish_calls
 from service.explaining import Explainer
 from service.grpc_admission import TokenInterceptor
 from service.grpcio_options import grpcio_options
@@ -45,6 +49,7 @@ from service.interceptors import CallInterceptor
 from service.loading import Loader
 from service.metrics import Metrics
 from service.operations import operations_app
+from service.ports import Running
 from service.readiness import Readiness
 from service.recovery import Recovery
 from service.reflection import add_reflection
@@ -53,42 +58,40 @@ from service.request_log import RequestLog
 from service.runtime import LayerSession, Session
 from service.security import Security
 from service.settings import Settings
+from service.supervised import Supervised
 from service.transport import Transport
 from service.trial import Trials
 from service.versions import Versions
 
+log = logging.getLogger(__name__)
+
 # Health answers for them by name.
 HEALTH_NAMES = (digits.SERVICE, inference_calls.SERVICE)
-HANDOVER_S = 0.2
 # Settings that ask for what the native transport lacks, unless they are at their default.
 NOT_NATIVE = ("tls_cert_file", "token_file", "max_connections", "connection_age_s", "connection_grace_s")
 
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A server that serves: the ports it really listens on, "http" or "https", its model, and why it cannot go on.
-
-    `failed` ends with the reason, once there is one.
-    """
-
-    grpc_port: int
-    http_port: int
-    ops_port: int
-    scheme: str
-    model: Model
-    failed: asyncio.Future[None]
-
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
+async def running(settings: Settings, supervised: Supervised | None = None) -> AsyncIterator[Running]:
     """A server that serves while the context lasts; leaving it drains.
+
+    Args:
+        settings: How it runs.
+        supervised: Its place, if it is one of several workers, which share ports and have one supervisor.
 
     Raises:
         StartError: The server cannot start; nothing is left open.
     """
-    carrier = transport.choose(settings.transport, not_native=settings.changed(*NOT_NATIVE))
+    cores = cpus.available()
+    share = cpus.share(
+        cores, workers=settings.workers, threads=settings.threads, decode_threads=settings.decode_threads
+    )
+    settings = dataclasses.replace(settings, threads=share.threads)
+    lacking = settings.changed(*NOT_NATIVE)
+    if supervised and settings.transport == "auto":
+        # By which a new worker gets its part of the calls; whoever asks for the native transport by name does without.
+        lacking.append("--connection-age-s with --workers")
+    carrier = transport.choose(settings.transport, not_native=lacking)
     metrics = Metrics()
     metrics.transport(carrier.name, carrier.reason)
     metrics.serving(False)
@@ -101,7 +104,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     reader = ImageReader(settings.max_image_bytes, settings.max_image_pixels)
     decoder = Decoder(
         reader,
-        threads=settings.decode_threads,
+        threads=share.decode_threads,
         max_images=settings.max_queue_images,
         observer=metrics,
     )
@@ -126,11 +129,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         observer=metrics,
         on_change=readiness.tell,
     )
+    alone = Alone(loader, versions, Doors(versions, explainer.layers))
     inference = Inference(
         classifier,
         explainer,
         versions,
-        loader,
+        supervised.join(alone, metrics, readiness.is_ready) if supervised else alone,
+        policy=settings.model_versions,
         allows_control=settings.model_control == "explicit",
         is_ready=readiness.is_open,
         server_version=version("digitserve"),
@@ -149,11 +154,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         stack.callback(explainer.close)
         following = asyncio.create_task(security.follow())
         stack.callback(following.cancel)
-        app = operations_app(metrics.exposition, metrics.content_type, readiness.is_ready)
-        ops = _http(app, settings, security, metrics)
-        tls = security.tls(has_probes=True)
-        ops_port = await ports.open_http(stack, ops, settings.host, settings.ops_port, "--ops-port", tls)
-        server = _grpc_server(carrier, settings, security, metrics, request_log)
+        ops_port = settings.ops_port
+        if not supervised:
+            app = operations_app(metrics.exposition, metrics.content_type, readiness.is_ready)
+            ops = _http(app, settings, security, metrics)
+            tls = security.tls(has_probes=True)
+            ops_port = await ports.open_http(stack, ops, settings.host, settings.ops_port, "--ops-port", tls)
+        server = _grpc_server(carrier, settings, security, metrics, request_log, shared=bool(supervised))
         counted = calls.before(server)
         await readiness.tell()
         _add_digits(counted, carrier, settings, classifier, explainer, versions, calls.draining)
@@ -163,10 +170,6 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, counted)
         if settings.reflection == "on":
             add_reflection(counted, (digits_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR))
-        credentials = grpc_admission.credentials(security.certificates)
-        grpc_port = ports.open_grpc(server, settings.host, settings.grpc_port, credentials)
-        await server.start()
-        stack.push_async_callback(server.stop, None)
         app = web.public_app(
             classifier,
             explainer,
@@ -180,23 +183,40 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         if settings.page == "on":
             page.add_routes(app, versions, version("digitserve"), settings.max_image_bytes)
         public = _http(app, settings, security, metrics)
-        tls = security.tls(has_probes=False)
-        http_port = await ports.open_http(stack, public, settings.host, settings.http_port, "--http-port", tls)
 
+        async def listen() -> tuple[int, int]:
+            credentials = grpc_admission.credentials(security.certificates)
+            grpc_port = ports.open_grpc(server, settings.host, settings.grpc_port, credentials)
+            await server.start()
+            stack.push_async_callback(server.stop, None)
+            tls, shared = security.tls(has_probes=False), bool(supervised)
+            flag = "--http-port"
+            return grpc_port, await ports.open_http(
+                stack, public, settings.host, settings.http_port, flag, tls, shared=shared
+            )
+
+        # Alone, it says that it is not ready; a worker must not be given calls that others could answer.
+        listening = None if supervised else await listen()
         await stack.enter_async_context(versions)
         stack.push_async_callback(loader.close)
         # Before the loader closes: it waits for what is being loaded, and the drain has its own limit.
         stack.callback(trials.close)
-        await loader.start()
+        if supervised and supervised.others is not None:
+            await loader.join(supervised.others)
+        else:
+            await loader.start()
         recovery.begin(loader.reopen)
-        stack.push_async_callback(_finish_calls, server, calls, public, settings.drain_timeout_s)
+        grpc_port, http_port = listening or await listen()
+        stack.push_async_callback(finish_calls, server, calls, public, settings.drain_timeout_s)
         await readiness.open(True)
         log.info("gRPC calls are carried by %s: %s", carrier.name, carrier.reason)
-        stack.push_async_callback(_drain, readiness, settings.drain_delay_s)
-        if settings.model_control == "poll":
+        stack.push_async_callback(announce, readiness, settings.drain_delay_s)
+        if settings.model_control == "poll" and not supervised:
             watching = asyncio.create_task(loader.watch(settings.model_poll_s))
             stack.callback(watching.cancel)
-        yield Running(grpc_port, http_port, ops_port, security.scheme, versions.find().model, recovery.failed)
+        if not supervised:
+            log.info("cores: %s; threads: %s", cores, share)
+        yield Running(grpc_port, http_port, ops_port, security.scheme, versions.in_words(), recovery.failed)
 
 
 def _load_model(settings: Settings, file: ModelFile, trials: Trials | None, on_lost: Callable[[], None]) -> Model:
@@ -226,12 +246,18 @@ def _load_model(settings: Settings, file: ModelFile, trials: Trials | None, on_l
 
 
 def _grpc_server(
-    carrier: Transport, settings: Settings, security: Security, metrics: Metrics, request_log: RequestLog | None
+    carrier: Transport,
+    settings: Settings,
+    security: Security,
+    metrics: Metrics,
+    request_log: RequestLog | None,
+    *,
+    shared: bool,
 ) -> grpc.aio.Server:
     guards = []
     if security.tokens:
         guards.append(TokenInterceptor(security.tokens, request_log, lambda: metrics.turned_away("grpc")))
-    return carrier.server(grpcio_options(settings), guards)
+    return carrier.server(grpcio_options(settings, shared=shared), guards)
 
 
 def _add_digits(
@@ -267,33 +293,3 @@ def _http(
 ) -> aiohttp_web.AppRunner:
     guard(app, security, lambda: metrics.turned_away("http"))
     return Runner(app, web.refusal(metrics), shutdown_timeout=settings.drain_timeout_s)
-
-
-async def _drain(readiness: Readiness, delay_s: float) -> None:
-    await readiness.open(False)
-    await asyncio.sleep(delay_s)
-
-
-async def _finish_calls(
-    server: grpc.aio.Server, calls: CallInterceptor, public: aiohttp_web.AppRunner, timeout_s: float
-) -> None:
-    """Take no more calls, over gRPC and HTTP, and let those in progress finish."""
-    await asyncio.gather(_finish_grpc(server, calls, timeout_s), _finish_http(public))
-
-
-async def _finish_http(public: aiohttp_web.AppRunner) -> None:
-    for site in list(public.sites):
-        await site.stop()
-    # What is on its way over connections that were kept is still answered, and told to come no more.
-    await asyncio.sleep(HANDOVER_S)
-    await public.cleanup()
-
-
-async def _finish_grpc(server: grpc.aio.Server, calls: CallInterceptor, timeout_s: float) -> None:
-    calls.draining.set()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(calls.idle.wait(), timeout_s)
-    # stop() ends as CANCELLED what gRPC has received and not yet handed over; a moment later it was refused in words.
-    await asyncio.sleep(HANDOVER_S)
-    # What is left are health watchers, who never leave by themselves, and calls beyond their time.
-    await server.stop(None)

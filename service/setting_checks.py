@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 Check = Callable[[Any], str | None]
+# What is left to the server.
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
 
 
 def between(low: float, high: float) -> Check:
@@ -27,6 +30,11 @@ def one_of(*choices: str) -> Check:
         return None if value in choices else f"must be one of {', '.join(choices)}"
 
     return check
+
+
+def or_auto(check: Check) -> Check:
+    """A check that lets "auto" pass as well."""
+    return lambda value: None if value == AUTO else check(value)
 
 
 def device(value: str) -> str | None:

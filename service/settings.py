@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from service.errors import InvalidSetting
-from service.setting_checks import Check, between, device, not_empty, one_of, version_policy
+from service.setting_checks import AUTO, Auto, Check, between, device, not_empty, one_of, or_auto, version_policy
+from service.setting_texts import flag, from_variable, names, parse, variable
 
 MIB = 1024 * 1024
 
@@ -83,7 +84,9 @@ class Settings:
         "has all that is asked for",
         one_of("auto", "grpcio", "native"),
     )
-    workers: int = _setting(1, "process", "server processes; this release runs one", between(1, 1))
+    workers: int | Auto = _setting(
+        1, "process", "server processes on the same ports; auto: one for every core there is", or_auto(between(1, 256))
+    )
 
     models_dir: Path = _setting(
         bundled_models, "model", "folder with digits/<version>/model.onnx, or with the model.onnx itself"
@@ -120,7 +123,9 @@ class Settings:
         "the log and digitserve_device_fallback tell",
         one_of("fail", "fallback"),
     )
-    threads: int = _setting(1, "model", "threads ONNX Runtime uses inside one run", between(1, 256))
+    threads: int = _setting(
+        1, "model", "threads ONNX Runtime uses inside one run, at most a worker's part of the cores", between(1, 256)
+    )
 
     gpu_precision: str = _setting(
         "fp32",
@@ -156,7 +161,9 @@ class Settings:
     max_queue_images: int = _setting(
         2048, "batching", "images that may wait; more are refused with RESOURCE_EXHAUSTED", between(1, 1_000_000)
     )
-    decode_threads: int = _setting(2, "batching", "threads that read image files", between(1, 256))
+    decode_threads: int | Auto = _setting(
+        AUTO, "batching", "threads that read image files; auto: a worker's part of the cores", or_auto(between(1, 256))
+    )
     stream_window_images: int = _setting(
         64, "batching", "images of one ClassifyStream call that are worked on at the same time", between(1, 4096)
     )
@@ -194,40 +201,44 @@ class Settings:
             check: Check | None = spec.metadata["check"]
             value = getattr(self, spec.name)
             if check and (problem := check(value)):
-                raise InvalidSetting(f"{_names(spec.name)}: {problem}, not {value!r}")
+                raise InvalidSetting(f"{names(spec.name)}: {problem}, not {value!r}")
         for name, allowed in PROFILES[self.profile].items():
             if (value := getattr(self, name)) not in allowed:
                 raise InvalidSetting(
-                    f"{_names(name)} must be {' or '.join(allowed)} with --profile {self.profile}, not {value!r}"
+                    f"{names(name)} must be {' or '.join(allowed)} with --profile {self.profile}, not {value!r}"
                 )
         if bool(self.tls_cert_file) != bool(self.tls_key_file):
-            raise InvalidSetting(f"{_names('tls_cert_file')} and {_names('tls_key_file')} need each other")
+            raise InvalidSetting(f"{names('tls_cert_file')} and {names('tls_key_file')} need each other")
         if self.tls_client_ca_file and not self.tls_cert_file:
-            raise InvalidSetting(f"{_names('tls_client_ca_file')} needs {_names('tls_cert_file')}")
+            raise InvalidSetting(f"{names('tls_client_ca_file')} needs {names('tls_cert_file')}")
         if self.max_batch_images > self.max_queue_images:
             raise InvalidSetting(
-                f"{_names('max_batch_images')} is {self.max_batch_images}, more than "
-                f"{_names('max_queue_images')} of {self.max_queue_images}: a full batch could never be accepted"
+                f"{names('max_batch_images')} is {self.max_batch_images}, more than "
+                f"{names('max_queue_images')} of {self.max_queue_images}: a full batch could never be accepted"
             )
         if self.max_image_bytes >= self.max_message_bytes:
             raise InvalidSetting(
-                f"{_names('max_image_bytes')} is {self.max_image_bytes}; it must be less than "
-                f"{_names('max_message_bytes')} of {self.max_message_bytes}: a message holds an image and its envelope"
+                f"{names('max_image_bytes')} is {self.max_image_bytes}; it must be less than "
+                f"{names('max_message_bytes')} of {self.max_message_bytes}: a message holds an image and its envelope"
             )
 
         if self.gpu_precision == "fp16" and self.device != "tensorrt":
-            raise InvalidSetting(f"{_names('gpu_precision')} is fp16; that needs {_names('device')} tensorrt")
+            raise InvalidSetting(f"{names('gpu_precision')} is fp16; that needs {names('device')} tensorrt")
         if self.gpu_graphs == "on" and (self.device == "tensorrt" or self.model_control != "none"):
             # While a run is recorded, nothing else may happen on the GPU: no other model can be loaded meanwhile.
             raise InvalidSetting(
-                f"{_names('gpu_graphs')} is on; that needs {_names('device')} cuda and {_names('model_control')} none, "
+                f"{names('gpu_graphs')} is on; that needs {names('device')} cuda and {names('model_control')} none, "
                 f"not {self.device} and {self.model_control}"
             )
 
-    def changed(self, *names: str) -> list[str]:
+    def changed(self, *which: str) -> list[str]:
         """The flags of those settings, of the named ones, that are not at their default."""
         defaults = type(self)()
-        return [_flag(name) for name in names if getattr(self, name) != getattr(defaults, name)]
+        return [flag(name) for name in which if getattr(self, name) != getattr(defaults, name)]
+
+    def texts(self) -> dict[str, str]:
+        """What `load` makes these settings of, as flags."""
+        return {spec.name: str(getattr(self, spec.name)) for spec in fields(self)}
 
     @classmethod
     def add_flags(cls, parser: argparse.ArgumentParser) -> None:
@@ -239,10 +250,10 @@ class Settings:
             group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
             default = "none" if getattr(defaults, spec.name) == "" else getattr(defaults, spec.name)
             group.add_argument(
-                _flag(spec.name),
+                flag(spec.name),
                 default=argparse.SUPPRESS,
                 metavar="SECONDS" if spec.name.endswith("_s") else spec.name.rsplit("_", 1)[-1].upper(),
-                help=f"{spec.metadata['help']} (default: {default}; {_variable(spec.name)})",
+                help=f"{spec.metadata['help']} (default: {default}; {variable(spec.name)})",
             )
 
     @classmethod
@@ -257,35 +268,11 @@ class Settings:
             InvalidSetting: A value cannot be read or is out of range.
         """
         kinds = get_type_hints(cls)
-        profile = flags.get("profile", environ.get(_variable("profile"), ""))
+        profile = flags.get("profile", environ.get(variable("profile"), ""))
         values: dict[str, Any] = {name: allowed[0] for name, allowed in PROFILES.get(profile, {}).items()}
         for spec in fields(cls):
-            for source, text in ((_flag(spec.name), flags.get(spec.name)), _from(environ, spec.name)):
+            for source, text in ((flag(spec.name), flags.get(spec.name)), from_variable(environ, spec.name)):
                 if text is not None:
-                    values[spec.name] = _parse(source, text, kinds[spec.name])
+                    values[spec.name] = parse(source, text, kinds[spec.name])
                     break
         return cls(**values)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _variable(name: str) -> str:
-    return "DIGITSERVE_" + name.upper()
-
-
-def _names(name: str) -> str:
-    return f"{_flag(name)} ({_variable(name)})"
-
-
-def _from(environ: Mapping[str, str], name: str) -> tuple[str, str | None]:
-    return _variable(name), environ.get(_variable(name))
-
-
-def _parse(source: str, text: str, kind: type) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        wanted = {int: "a whole number", float: "a number"}[kind]
-        raise InvalidSetting(f"{source}: must be {wanted}, not {text!r}") from None

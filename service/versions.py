@@ -56,6 +56,13 @@ class Versions:
         """The version of this number, if it is loaded."""
         return self._loaded.get(version)
 
+    def in_words(self) -> str:
+        """What answers, and on what it runs."""
+        if self._newest is None:
+            return "no model"
+        model = self._newest.model
+        return f"model {model.name}/{model.version} on {model.providers_got[0]}"
+
     def find(self, version: str = "") -> Version:
         """The version of this number; the newest for "".
 

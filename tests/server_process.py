@@ -18,9 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 COMMAND = Path(sys.executable).parent / "digitserve"
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], patience_s: float = 10) -> None:
     """Return when a condition holds, which the server brings about a moment after its caller is gone."""
-    for _ in range(200):
+    for _ in range(round(patience_s / 0.05)):
         if condition():
             return
         time.sleep(0.05)

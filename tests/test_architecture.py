@@ -8,151 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.import_rules import MAY_IMPORT, ONLY_IN
 
 OURS = ("service", "model_export", "protos", "tests")
-# Which of our modules each module of the service may import; what is not named here fails.
-MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": set(),
-    "__main__": {
-        "bulk",
-        "classify",
-        "client",
-        "client_flags",
-        "errors",
-        "explain",
-        "logs",
-        "server",
-        "settings",
-        "signals",
-    },
-    "batching": {"errors", "queueing", "threads"},
-    "bound_runs": set(),
-    "bulk": {"classify", "client", "errors"},
-    "calls": {"errors"},
-    "classify": {"client", "errors"},
-    "classifier": {"convention", "decoding", "errors", "images", "judging", "queueing", "statistics", "versions"},
-    "client": {"client_channel", "client_explanation", "client_messages", "client_stream", "protos"},
-    "client_channel": set(),
-    "client_explanation": {"client_messages", "protos"},
-    "client_flags": {"client_channel", "errors"},
-    "client_messages": {"protos"},
-    "client_stream": {"client_messages", "protos"},
-    "convention": {"steps"},
-    "decoding": {"errors", "images"},
-    "devices": set(),
-    "digits": {"calls", "classifier", "errors", "explain_messages", "explaining", "protos", "versions"},
-    "envelope": {"errors"},
-    "doors": {"errors", "layers", "versions"},
-    "drawing": set(),
-    "drawing_details": {"client_explanation", "drawing", "drawing_flow"},
-    "drawing_flow": {"client_explanation", "drawing"},
-    "errors": set(),
-    "explain": {"classify", "client", "client_channel", "drawing", "drawing_details", "drawing_flow", "errors"},
-    "explain_json": {"explaining", "layers"},
-    "explain_messages": {"explaining", "layers", "protos"},
-    "explaining": {"classifier", "errors", "images", "layers", "occlusion", "steps", "versions"},
-    "filters": set(),
-    "gpu_metrics": set(),
-    "grpc_admission": {"request_log", "security"},
-    "grpcio_options": {"settings"},
-    "http_admission": {"security"},
-    "http_connections": set(),
-    "images": {"convention", "envelope", "errors", "ink", "steps"},
-    "inference": {
-        "classifier",
-        "doors",
-        "errors",
-        "explaining",
-        "judging",
-        "loading",
-        "model_config",
-        "outputs",
-        "protos",
-        "tensors",
-        "versions",
-    },
-    "inference_calls": {"calls", "errors", "inference", "protos"},
-    "ink": {"filters", "parts", "rules", "steps"},
-    "interceptors": {"errors", "request_log"},
-    "judging": set(),
-    "layers": {"errors", "protos"},
-    "loading": {"errors", "repository", "versions"},
-    "logs": set(),
-    "manifest": {"errors"},
-    "metrics": {"tallies"},
-    "model_config": {"devices", "doors", "protos", "queueing", "repository", "statistics", "versions"},
-    "occlusion": {"images"},
-    "operations": set(),
-    "outputs": {"classifier", "doors", "errors", "explaining", "protos", "tensors"},
-    "page": {"versions"},
-    "parts": set(),
-    "ports": {"errors"},
-    "readiness": set(),
-    "queueing": {"errors"},
-    "recovery": {"errors"},
-    "reflection": set(),
-    "repository": {"errors", "manifest"},
-    "request_log": {"logs"},
-    "rest": {"errors", "inference", "protos", "rest_tensors"},
-    "rest_tensors": {"errors", "protos", "tensors"},
-    "rules": {"parts"},
-    "runtime": {"bound_runs", "devices", "errors"},
-    "security": {"errors"},
-    "setting_checks": set(),
-    "settings": {"errors", "setting_checks"},
-    "signals": set(),
-    "steps": set(),
-    "statistics": {"batching"},
-    "tallies": set(),
-    "tensors": {"errors", "judging", "protos"},
-    "threads": set(),
-    "transport": {"errors"},
-    "trial": {"errors", "runtime"},
-    "triton_metrics": {"statistics", "versions"},
-    "versions": {"batching", "errors", "judging", "repository", "statistics"},
-    "web": {
-        "classifier",
-        "errors",
-        "explain_json",
-        "explaining",
-        "http_connections",
-        "inference",
-        "request_log",
-        "rest",
-    },
-}
-# Who may import what of others: one file for each, the client being a program of its own.
-ONLY_IN = {
-    "onnxruntime": {"runtime"},
-    "PIL": {"client_messages", "convention", "images", "steps"},
-    "prometheus_client": {"metrics", "tallies"},
-    "pynvml": {"gpu_metrics"},
-    "grpc": {
-        "__main__",
-        "calls",
-        "client",
-        "client_channel",
-        "client_messages",
-        "digits",
-        "grpc_admission",
-        "inference_calls",
-        "interceptors",
-        "ports",
-        "reflection",
-        "server",
-        "transport",
-    },
-    "pygrpc_native": {"transport"},
-    "grpc_reflection": {"reflection"},
-    "grpc_health": {"__main__", "readiness", "server"},
-    "aiohttp": {"http_admission", "http_connections", "operations", "page", "ports", "rest", "server", "web"},
-    "torch": set(),
-    "onnx": set(),
-    "matplotlib": {"drawing", "drawing_flow"},
-    "scipy": set(),
-    "cv2": set(),
-    "sklearn": set(),
-}
 VAGUE_NAMES = {"utils", "util", "common", "base", "helpers", "helper", "manager", "misc"}
 
 
@@ -181,6 +39,29 @@ def test_service_imports_point_down(module: str) -> None:
     ours = [name.split(".") for name in imports(REPOSITORY / "service" / f"{module}.py") if name.split(".")[0] in OURS]
     found = {name[1] if name[0] == "service" else name[0] for name in ours}
     assert found <= MAY_IMPORT[module]
+
+
+def reached_at_start(module: str) -> set[str]:
+    """Every library and module that importing a module of the service imports, save for types only."""
+    reached: set[str] = set()
+    waiting = {module}
+    while waiting:
+        reached.add(current := waiting.pop())
+        tree = ast.parse((REPOSITORY / "service" / f"{current}.py").read_text())
+        for node in tree.body:
+            names = {f"{node.module}.{a.name}" for a in node.names} if isinstance(node, ast.ImportFrom) else set()
+            names |= {a.name for a in node.names} if isinstance(node, ast.Import) else set()
+            waiting |= {name.split(".")[1] for name in names if name.startswith("service.")} - reached
+            reached |= {name.split(".")[0] for name in names} - {"service"}
+    return reached
+
+
+def test_the_supervisor_holds_nothing_of_grpc() -> None:
+    """P5: whoever starts processes must have no threads and locks of gRPC; nor does it load a model's libraries."""
+    reached = reached_at_start("supervisor")
+    assert "worker_process" in reached and "aiohttp" in reached
+    assert not reached & {"grpc", "grpc_health", "numpy", "onnxruntime", "protos"}
+    assert "grpc" in reached_at_start("worker")
 
 
 def test_service_and_model_export_do_not_know_each_other() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.server import HANDOVER_S
+from service.draining import HANDOVER_S
 from service.settings import Settings
 from tests.manifests import OVERLAYS, Manifest, custom_schema, one, render
 

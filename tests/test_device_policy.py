@@ -15,7 +15,8 @@ from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
 from service.devices import CPU, CUDA
 from service.errors import DeviceMissing
-from service.server import Running, running
+from service.ports import Running
+from service.server import running
 from tests.pretended_gpu import PretendedGpu
 from tests.server_process import COMMAND, ServerProcess
 from tests.test_server import RAW_BLANK, free_ports, until_metrics_show

@@ -47,7 +47,9 @@ def test_a_flag_wins_over_its_variable_and_the_variable_over_the_default() -> No
         ({"gpu_graphs": "on", "device": "tensorrt"}, {}, "that needs --device (DIGITSERVE_DEVICE) cuda and"),
         ({"host": ""}, {}, "--host (DIGITSERVE_HOST): must not be empty, not ''"),
         ({"model_versions": "newest"}, {}, "must be latest:N, all, or numbers such as 1,3, not 'newest'"),
-        ({"workers": "2"}, {}, "--workers (DIGITSERVE_WORKERS): must be 1, not 2"),
+        ({"workers": "0"}, {}, "--workers (DIGITSERVE_WORKERS): must be between 1 and 256, not 0"),
+        ({"workers": "many"}, {}, "--workers: must be a whole number or auto, not 'many'"),
+        ({"threads": "auto"}, {}, "--threads: must be a whole number, not 'auto'"),
         ({"max_batch_images": "4096"}, {}, "a full batch could never be accepted"),
         ({"max_message_bytes": "1048576"}, {}, "a message holds an image and its envelope"),
     ],
@@ -69,3 +71,10 @@ def test_help_names_every_flag_its_default_and_its_variable() -> None:
         assert f"--{field.name.replace('_', '-')} " in text
         default = getattr(defaults, field.name)
         assert f"default: {'none' if default == '' else default}; DIGITSERVE_{field.name.upper()})" in text
+
+
+def test_settings_travel_as_texts() -> None:
+    """As a supervisor gives them to its workers."""
+    settings = Settings(workers=2, decode_threads="auto", connection_age_s=1.5, models_dir=Path("/models"))
+    assert Settings.load(settings.texts(), {}) == settings
+    assert Settings.load(Settings.load({"profile": "production"}, {}).texts(), {}).reflection == "off"

@@ -1,0 +1,244 @@
+"""How workers end and are replaced, and how a server of several ends: real processes, real signals.
+
+The IDs are those of the list in docs/robustness.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import operator
+import os
+import signal
+import subprocess
+import urllib.error
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from protos import digits_pb2 as pb
+from protos import digits_pb2_grpc
+from service.client import AsyncClient
+from tests.answering import answering, overflowing, put
+from tests.server_process import COMMAND, ServerProcess, wait_until
+from tests.worker_processes import REPLACED_S, connections, end_worker, is_alive, workers_of
+
+RAW_BLANK = pb.ClassifyRequest(format=pb.IMAGE_FORMAT_RAW_28X28, image=bytes(784))
+CALLERS = 16
+
+
+class Callers:
+    """Callers who ask without pause, each over a connection of its own, and never again what has failed."""
+
+    def __init__(self, address: str):
+        """Begin to ask when entered."""
+        self.answered = [0] * CALLERS
+        self.failed: list[str] = []
+        self._address = address
+        self._is_over = False
+
+    async def __aenter__(self) -> Callers:
+        self._tasks = [asyncio.create_task(self._ask(caller)) for caller in range(CALLERS)]
+        await self.more()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._is_over = True
+        await asyncio.gather(*self._tasks)
+
+    async def more(self) -> None:
+        """Return when every one of them has got some more answers."""
+        wanted = [answered + 5 for answered in self.answered]
+        await asyncio.to_thread(wait_until, lambda: all(map(operator.ge, self.answered, wanted)), REPLACED_S)
+
+    async def _ask(self, caller: int) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(self._address, options=options) as channel:
+            stub = digits_pb2_grpc.DigitClassifierStub(channel)
+            while not self._is_over:
+                try:
+                    await stub.Classify(RAW_BLANK, wait_for_ready=True, timeout=30)
+                    self.answered[caller] += 1
+                except grpc.aio.AioRpcError as error:
+                    self.failed.append(error.code().name)
+
+
+async def test_l5_a_killed_worker_takes_along_only_the_calls_it_held() -> None:
+    """L5: without a retry policy, each caller of the dead worker loses the one call it had in flight."""
+    with ServerProcess("--workers", "2") as server:
+        pid = workers_of(server)[0]
+        port = int(server.grpc_address.rpartition(":")[2])
+        async with Callers(server.grpc_address) as callers:
+            held = connections(pid, port)
+            await asyncio.to_thread(end_worker, server, 0)
+            await callers.more()
+        assert held > 0
+        assert callers.failed == ["UNAVAILABLE"] * len(callers.failed)
+        assert len(callers.failed) <= held
+        assert server.metric("digitserve_worker_ends_total", how="ended") == 1
+        assert server.get(f"{server.ops_url}/readyz") == "ok\n"
+        code, stderr = await asyncio.to_thread(server.stop)
+    assert code == 0
+    assert f"worker 0 (process {pid}) was ended by SIGKILL; another one takes its place" in stderr
+    assert " worker 0 service.loading: model digits/1 answers now" in stderr
+
+
+async def test_l5_with_retries_a_killed_worker_takes_no_call_along() -> None:
+    """L5: our client asks again by itself."""
+
+    async def ask(over: asyncio.Event) -> int:
+        answered = 0
+        async with AsyncClient(server.grpc_address) as client:
+            while not over.is_set():
+                await client.classify(np.zeros((28, 28), np.uint8))
+                answered += 1
+        return answered
+
+    def end_both() -> None:
+        for number in (0, 1):
+            seen = server.metric("digitserve_predictions_total")
+            wait_until(functools.partial(_has_grown, server, seen + 200), REPLACED_S)
+            end_worker(server, number)
+
+    with ServerProcess("--workers", "2") as server:
+        over = asyncio.Event()
+        asking = [asyncio.create_task(ask(over)) for _ in range(CALLERS)]
+        await asyncio.to_thread(end_both)
+        over.set()
+        answered = await asyncio.gather(*asking)
+    assert min(answered) > 0
+
+
+def _has_grown(server: ServerProcess, to: float) -> bool:
+    return server.metric("digitserve_predictions_total") >= to
+
+
+async def test_what_a_dead_worker_has_counted_stays_in_the_sums() -> None:
+    with ServerProcess("--workers", "2") as server:
+        async with Callers(server.grpc_address):
+            pass
+        before = server.metric("digitserve_predictions_total")
+        assert before >= 5 * CALLERS
+        for number in (0, 1):
+            await asyncio.to_thread(end_worker, server, number)
+        assert server.metric("digitserve_predictions_total") == before
+
+
+async def test_l6_connections_end_after_a_while_so_that_a_new_worker_gets_its_part() -> None:
+    """L6: at least 30 % of them, and no call is lost over it."""
+    with ServerProcess("--workers", "2", "--connection-age-s", "1") as server:
+        await asyncio.to_thread(end_worker, server, 0)
+        port = int(server.grpc_address.rpartition(":")[2])
+        async with Callers(server.grpc_address) as callers:
+            await asyncio.to_thread(end_worker, server, 1)
+            lost_by_the_kill = len(callers.failed)
+            pid = workers_of(server)[1]
+            await asyncio.to_thread(wait_until, lambda: connections(pid, port) >= 0.3 * CALLERS, REPLACED_S)
+            await callers.more()
+        assert len(callers.failed) == lost_by_the_kill
+
+
+async def test_l7_a_hung_worker_is_ended_and_replaced_and_readiness_tells() -> None:
+    """L7."""
+    with ServerProcess("--workers", "2") as server:
+        pid = workers_of(server)[0]
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: server.metric("digitserve_workers") == 1 or not is_alive(pid), REPLACED_S)
+        assert server.get(f"{server.ops_url}/readyz") == "ok\n"
+        wait_until(lambda: server.metric("digitserve_workers") == 2, REPLACED_S)
+        assert not is_alive(pid)
+        assert server.metric("digitserve_worker_ends_total", how="hung") == 1
+        _, stderr = server.stop()
+    assert f"worker 0 (process {pid}) hung and was ended; another one takes its place" in stderr
+
+
+def test_l7_while_all_workers_hang_the_server_is_not_ready() -> None:
+    """L7: it is alive, since it is about to help itself."""
+    with ServerProcess("--workers", "2") as server:
+        for pid in workers_of(server).values():
+            os.kill(pid, signal.SIGSTOP)
+
+        def is_ready() -> bool:
+            try:
+                return server.get(f"{server.ops_url}/readyz") == "ok\n"
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code != 503
+
+        wait_until(lambda: not is_ready(), REPLACED_S)
+        assert server.get(f"{server.ops_url}/livez") == "ok\n"
+        wait_until(is_ready, REPLACED_S)
+
+
+@pytest.mark.slow
+def test_l8_when_no_worker_stays_alive_the_server_ends_with_one_clear_line(tmp_path: Path) -> None:
+    """L8: the model has been replaced by one that ends every process that loads it."""
+    put(tmp_path, 1, answering(1))
+    with ServerProcess("--workers", "2", "--models-dir", str(tmp_path)) as server:
+        put(tmp_path, 1, overflowing())
+        for pid in workers_of(server).values():
+            os.kill(pid, signal.SIGKILL)
+        server.process.wait(60)
+        code, stderr = server.stop()
+    assert code == 4
+    last = stderr.splitlines()[-1]
+    assert last.startswith("digitserve: no worker stays alive: ")
+    assert last.endswith("the last one was ended by SIGSEGV")
+    assert "Traceback" not in stderr
+
+
+def test_a_second_signal_ends_all_workers_at_once() -> None:
+    with ServerProcess("--workers", "2", "--drain-delay-s", "60") as server:
+        workers = workers_of(server)
+        server.send(signal.SIGTERM)
+        wait_until(lambda: server.metric("digitserve_ready") == 0)
+        code, stderr = server.stop()
+        wait_until(lambda: not any(map(is_alive, workers.values())), REPLACED_S)
+    assert code == 128 + signal.SIGTERM
+    assert "SIGTERM: exiting at once" in stderr
+
+
+def test_workers_do_not_outlive_their_supervisor() -> None:
+    with ServerProcess("--workers", "2") as server:
+        workers = workers_of(server)
+        assert len(workers) == 2
+        server.stop(signal.SIGKILL)
+        wait_until(lambda: not any(map(is_alive, workers.values())), REPLACED_S)
+
+
+def test_a_worker_that_does_not_finish_is_ended_and_the_exit_code_says_so() -> None:
+    with ServerProcess("--workers", "2", "--drain-timeout-s", "0") as server:
+        pid = workers_of(server)[1]
+        os.kill(pid, signal.SIGSTOP)
+        code, stderr = server.stop()
+    assert code == 1
+    assert "1 of 2 workers did not finish" in stderr
+    assert not is_alive(pid)
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--models-dir", "/nowhere"], "/nowhere/digits/<version>/model.onnx does not exist"),
+        (["--device", "cuda"], "--device cuda does not work: it needs CUDAExecutionProvider"),
+    ],
+)
+def test_a_failed_start_of_workers_is_one_line_and_the_same_exit_code(flags: list[str], text: str) -> None:
+    ports = ["--grpc-port", "0", "--http-port", "0", "--ops-port", "0"]
+    command: list[str | Path] = [COMMAND, "serve", "--workers", "2", *ports, *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 3
+    assert text in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert ended.stdout == ""
+
+
+def test_a_model_that_ends_the_first_workers_is_a_failed_start(tmp_path: Path) -> None:
+    put(tmp_path, 1, overflowing())
+    ports = ["--grpc-port", "0", "--http-port", "0", "--ops-port", "0"]
+    command: list[str | Path] = [COMMAND, "serve", "--workers", "2", *ports, "--models-dir", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 3
+    assert "was ended by SIGSEGV before it was ready" in ended.stderr
