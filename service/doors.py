@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from service.errors import NotFound, NotImplementedYet
+from service.errors import NotImplementedYet
 from service.layers import Layer
 from service.versions import Version, Versions
 
@@ -67,17 +67,14 @@ class Doors:
         self._layers = layers
 
     def find(self, name: str, version: str = "") -> Door:
-        """The model of this name.
+        """The model of this name, which is one of `NAMES`.
 
         Raises:
-            NotFound: There is none.
             NotImplementedYet: This version of the network does not show its layers.
             NotReady: Which layers it has is not known, since nothing is loaded.
         """
         if name in FIXED:
             return FIXED[name]
-        if name != LAYERS_DOOR:
-            raise NotFound(f"Request for unknown model: '{name[:40]}' is not found; this server has {', '.join(NAMES)}")
         return layers_door(self._layers(self._versions.find(version)))
 
     def of(self, version: Version) -> list[Door]:

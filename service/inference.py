@@ -14,7 +14,7 @@ from protos import grpc_service_pb2 as pb
 from service import doors, model_config, outputs, tensors
 from service.classifier import Classifier, Inferred
 from service.control import Control
-from service.doors import FILES_DOOR, LAYERS_DOOR, ORDINARY_OUTPUTS, Door, Doors
+from service.doors import FILES_DOOR, LAYERS_DOOR, ORDINARY_OUTPUTS, PIXELS_DOOR, Door, Doors
 from service.errors import CallError, DeadlinePassed, InvalidRequest, NotFound, NotImplementedYet, NotReady
 from service.explaining import Explainer, Field
 from service.judging import Images
@@ -44,6 +44,7 @@ class Inference:
         control: Control,
         *,
         policy: str,
+        model_name: str,
         allows_control: bool,
         is_ready: Callable[[], bool],
         server_version: str,
@@ -58,6 +59,7 @@ class Inference:
             versions: Of its model.
             control: Loads and unloads them, and tells of them.
             policy: Which versions are wanted, as for `repository.select`.
+            model_name: What callers call `digits`; `digits_image` is then called NAME_image, and so on.
             allows_control: Whether callers may have it do that.
             is_ready: Whether the server is well, be a model loaded or not.
             server_version: What `server_metadata` tells.
@@ -70,11 +72,17 @@ class Inference:
         self._doors = Doors(versions, explainer.layers)
         self._control = control
         self._policy = policy
+        self._names = {name: name.replace(PIXELS_DOOR.name, model_name, 1) for name in doors.NAMES}
+        self._own_names = {theirs: ours for ours, theirs in self._names.items()}
         self._allows_control = allows_control
         self._is_ready = is_ready
         self._server_version = server_version
         self._max_batch_images = max_batch_images
         self._max_run_images = max_run_images
+
+    def model_names(self) -> list[str]:
+        """What callers call the models."""
+        return [*self._own_names]
 
     def server_ready(self) -> bool:
         """Whether the server has started and is not going away."""
@@ -96,7 +104,7 @@ class Inference:
             NotReady: None is loaded.
             NotImplementedYet: It is `digits_explain`, and this version does not show its layers.
         """
-        self._doors.find(name, version)
+        self._door(name, version)
         self._versions.find(version)
 
     def server_metadata(self) -> pb.ServerMetadataResponse:
@@ -110,8 +118,10 @@ class Inference:
         Raises:
             NotFound, NotReady, NotImplementedYet: As for `check_model`.
         """
-        door, _ = self._doors.find(name, version), self._versions.find(version)
-        return model_config.metadata(door, [each.model.version for each in self._versions.loaded()])
+        door, _ = self._door(name, version), self._versions.find(version)
+        metadata = model_config.metadata(door, [each.model.version for each in self._versions.loaded()])
+        metadata.name = name
+        return metadata
 
     def model_config(self, name: str, version: str) -> pb.ModelConfigResponse:
         """How a model is run.
@@ -119,7 +129,7 @@ class Inference:
         Raises:
             NotFound, NotReady, NotImplementedYet: As for `check_model`.
         """
-        door, found = self._doors.find(name, version), self._versions.find(version)
+        door, found = self._door(name, version), self._versions.find(version)
         config = model_config.config(
             door,
             found.model,
@@ -127,6 +137,7 @@ class Inference:
             max_batch_images=self._max_batch_images,
             max_run_images=self._max_run_images,
         )
+        config.name, config.instance_group[0].name = name, f"{name}_0"
         return pb.ModelConfigResponse(config=config)
 
     async def model_statistics(self, name: str, version: str) -> pb.ModelStatisticsResponse:
@@ -136,13 +147,17 @@ class Inference:
             NotFound, NotReady, NotImplementedYet: As for `check_model`.
         """
         if name:
-            self._doors.find(name, version)
+            self._door(name, version)
         if version:
             self._versions.find(version)
-        every = await self._control.statistics()
-        return pb.ModelStatisticsResponse(
-            model_stats=[each for each in every if name in ("", each.name) and version in ("", each.version)]
-        )
+        wanted = [
+            each
+            for each in await self._control.statistics()
+            if (not name or each.name == self._own_names[name]) and version in ("", each.version)
+        ]
+        for each in wanted:
+            each.name = self._names[each.name]
+        return pb.ModelStatisticsResponse(model_stats=wanted)
 
     async def load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
         """Load what is new or changed in the models' folder.
@@ -177,9 +192,10 @@ class Inference:
             )
         # KServe's clients send the name in the field that is Triton's name of a repository.
         name = request.model_name or request.repository_name
-        if name in (FILES_DOOR.name, LAYERS_DOOR):
-            raise InvalidRequest(f"'{name}' reads image files for the model 'digits'; load or unload that")
-        self._doors.find(name)
+        if self._own_names.get(name) in (FILES_DOOR.name, LAYERS_DOOR):
+            own = self._names[PIXELS_DOOR.name]
+            raise InvalidRequest(f"'{name}' reads image files for the model '{own}'; load or unload that")
+        self._door(name)
 
     async def repository_index(self, only_ready: bool) -> pb.RepositoryIndexResponse:
         """Every version of every model, or every one that is ready, with its state."""
@@ -189,8 +205,9 @@ class Inference:
             for each in states:
                 why_not = self._doors.why_not(name, each.version)
                 state, reason = ("UNAVAILABLE", why_not) if why_not else (each.state, each.reason)
+                theirs = self._names[name]
                 found.append(
-                    pb.RepositoryIndexResponse.ModelIndex(name=name, version=each.version, state=state, reason=reason)
+                    pb.RepositoryIndexResponse.ModelIndex(name=theirs, version=each.version, state=state, reason=reason)
                 )
         return pb.RepositoryIndexResponse(models=[each for each in found if each.state == "READY" or not only_ready])
 
@@ -204,7 +221,7 @@ class Inference:
         Raises:
             CallError: It cannot be answered; the text says why.
         """
-        door = self._doors.find(request.model_name, request.model_version)
+        door = self._door(request.model_name, request.model_version)
         found = self._versions.find(request.model_version)
         priority, timeout_us = 0, 0
         try:
@@ -228,6 +245,13 @@ class Inference:
             raise DeadlinePassed(f"the deadline passed: the request gives itself {timeout_us} us") from None
         return outputs.response(request, wanted, inferred, values)
 
+    def _door(self, name: str, version: str = "") -> Door:
+        """The model that callers call this."""
+        if name not in self._own_names:
+            known = ", ".join(self._own_names)
+            raise NotFound(f"Request for unknown model: '{name[:40]}' is not found; this server has {known}")
+        return self._doors.find(self._own_names[name], version)
+
     def _read(self, request: pb.ModelInferRequest, door: Door) -> Images | list[bytes]:
         """The pixels or the files of a request."""
         if not door.takes_files:
@@ -235,8 +259,8 @@ class Inference:
         files = tensors.read_files(request, self._max_batch_images)
         if door.name == LAYERS_DOOR and len(files) > MAX_EXPLAINED_IMAGES:
             raise InvalidRequest(
-                f"the request holds {len(files)} images; '{door.name}' takes at most {MAX_EXPLAINED_IMAGES}, since it "
-                "has much to say about each"
+                f"the request holds {len(files)} images; '{request.model_name}' takes at most {MAX_EXPLAINED_IMAGES}, "
+                "since it has much to say about each"
             )
         return files
 

@@ -29,7 +29,8 @@ def wanted(request: pb.ModelInferRequest, door: Door) -> Wanted:
         name = output.name
         if name not in door.outputs:
             raise InvalidRequest(
-                f"unexpected inference output '{name[:40]}' for model '{door.name}'; it has {', '.join(door.outputs)}"
+                f"unexpected inference output '{name[:40]}' for model '{request.model_name}'; it has "
+                f"{', '.join(door.outputs)}"
             )
         if name in found:
             raise InvalidRequest(f"output '{name}' is requested twice")

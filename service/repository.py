@@ -95,16 +95,17 @@ class ModelFile:
     stamp: tuple[int, ...]
 
 
-def find(models_dir: Path) -> list[ModelFile]:
+def find(models_dir: Path, name: str = NAME) -> list[ModelFile]:
     """The model files in a folder, by ascending version.
 
-    They are `digits/<version>/model.onnx`; or else `<version>/model.onnx`, the
-    folder of one model; or else `model.onnx`, which is version 1.
+    They are `<name>/<version>/model.onnx`; or else `digits/<version>/model.onnx`;
+    or else `<version>/model.onnx`, the folder of one model; or else
+    `model.onnx`, which is version 1.
 
     Raises:
         ModelUnusable: There is none.
     """
-    for folder in (models_dir / NAME, models_dir):
+    for folder in (models_dir / name, models_dir / NAME, models_dir):
         versions = [path for path in folder.glob("*/model.onnx") if VERSION.fullmatch(path.parent.name)]
         if versions:
             return [_file(path.parent.name, path) for path in sorted(versions, key=lambda path: int(path.parent.name))]

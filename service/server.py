@@ -112,7 +112,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         max_run_images=settings.max_run_images, max_queue_images=settings.max_queue_images, observer=metrics
     )
     if settings.triton_metrics == "on":
-        metrics.show_also(("model", "version"), lambda: triton_metrics.series(versions))
+        metrics.show_also(("model", "version"), lambda: triton_metrics.series(versions, settings.model_name))
     if settings.device != "cpu" and (nvml := gpu_metrics.open_nvml()):
         metrics.show_also(("gpu_uuid",), lambda: gpu_metrics.series(nvml))
     classifier = Classifier(decoder, versions, max_batch_images=settings.max_batch_images, observer=metrics)
@@ -122,7 +122,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
     recovery = Recovery()
     loader = Loader(
         versions,
-        find=lambda: repository.find(settings.models_dir),
+        find=lambda: repository.find(settings.models_dir, settings.model_name),
         # A file that ends the process must not take along what answers, or could answer.
         load=lambda file, is_only: _load_model(settings, file, None if is_only else trials, recovery.device_lost),
         policy=settings.model_versions,
@@ -136,6 +136,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         versions,
         supervised.join(alone, metrics, readiness.is_ready) if supervised else alone,
         policy=settings.model_versions,
+        model_name=settings.model_name,
         allows_control=settings.model_control == "explicit",
         is_ready=readiness.is_open,
         server_version=version("digitserve"),

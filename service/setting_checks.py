@@ -48,6 +48,12 @@ def not_empty(value: str) -> str | None:
     return None if value else "must not be empty"
 
 
+def name_in_addresses(value: str) -> str | None:
+    """A check that a text can stand in an address."""
+    fits = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", value)
+    return None if fits else "must be 1 to 63 letters, digits, '.', '_' and '-', the first a letter or digit"
+
+
 def version_policy(value: str) -> str | None:
     """A check that a text says which versions to serve."""
     fits = re.fullmatch(r"all|latest:[1-9][0-9]{0,3}|[0-9]{1,9}(,[0-9]{1,9})*", value)

@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from service.errors import InvalidSetting
-from service.setting_checks import AUTO, Auto, Check, between, device, not_empty, one_of, or_auto, version_policy
+from service.setting_checks import (
+    AUTO,
+    Auto,
+    Check,
+    between,
+    device,
+    name_in_addresses,
+    not_empty,
+    one_of,
+    or_auto,
+    version_policy,
+)
 from service.setting_texts import flag, from_variable, names, parse, variable
 
 MIB = 1024 * 1024
@@ -93,6 +104,12 @@ class Settings:
     )
     model_versions: str = _setting(
         "latest:1", "model", "versions to serve: latest:N, all, or numbers such as 1,3", version_policy
+    )
+    model_name: str = _setting(
+        "digits",
+        "model",
+        "what callers of the Open Inference Protocol call the model; the one for image files is NAME_image",
+        name_in_addresses,
     )
     model_control: str = _setting(
         "none",

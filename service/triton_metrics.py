@@ -29,13 +29,13 @@ SERIES: tuple[tuple[str, str, Callable[[Requests], float]], ...] = (
 )
 
 
-def series(versions: Versions) -> Iterator[Series]:
-    """Triton's series, with a value for each loaded version of each model."""
+def series(versions: Versions, model_name: str) -> Iterator[Series]:
+    """Triton's series, with a value for each loaded version of each model, of which `digits` goes by this name."""
     loaded = versions.loaded()
-    requests = [("digits", each.model.version, each.statistics.pixels) for each in loaded]
-    requests += [("digits_image", each.model.version, each.statistics.files) for each in loaded]
-    requests += [("digits_explain", each.model.version, each.statistics.layers) for each in loaded]
+    requests = [(model_name, each.model.version, each.statistics.pixels) for each in loaded]
+    requests += [(f"{model_name}_image", each.model.version, each.statistics.files) for each in loaded]
+    requests += [(f"{model_name}_explain", each.model.version, each.statistics.layers) for each in loaded]
     for name, help, value in SERIES:
         yield name, help, [((model, version), value(of)) for model, version, of in requests]
-    pending = [(("digits", each.model.version), float(each.batcher.waiting_groups)) for each in loaded]
+    pending = [((model_name, each.model.version), float(each.batcher.waiting_groups)) for each in loaded]
     yield "nv_inference_pending_request_count", "Requests that wait for the model.", pending

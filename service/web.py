@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +77,9 @@ def public_app(
         return web.Response(body=body, content_type="application/json")
 
     async def openapi(_: web.Request) -> web.Response:
-        return web.Response(body=OPENAPI.read_bytes(), content_type="application/json")
+        description = json.loads(OPENAPI.read_bytes())
+        description["components"]["parameters"]["model"]["schema"]["enum"] = inference.model_names()
+        return web.json_response(description)
 
     around = _around(observer, log, max_message_bytes, keeps_connections)
     app = web.Application(client_max_size=max_message_bytes, middlewares=[around])

@@ -50,7 +50,9 @@ def settings_of(resources: list[Manifest]) -> Settings:
         variables[variable["name"]] = str(whole_cpus(container, reference)) if reference else variable["value"]
     known = {"DIGITSERVE_" + name.upper() for name in Settings.__dataclass_fields__}
     assert variables.keys() <= known, f"no settings: {variables.keys() - known}"
-    flags = dict(argument.removeprefix("--").split("=") for argument in container["args"][1:])
+    # KServe fills in its templates.
+    arguments = [argument.replace("{{.Name}}", "digits") for argument in container["args"][1:]]
+    flags = dict(argument.removeprefix("--").split("=") for argument in arguments)
     return Settings.load({name.replace("-", "_"): value for name, value in flags.items()}, variables)
 
 
