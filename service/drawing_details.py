@@ -25,7 +25,7 @@ from service.drawing import (
     pixels,
     written,
 )
-from service.drawing_flow import occlusion, steps, verdict
+from service.drawing_flow import occlusion, steps
 
 
 def step_rows(explained: Explanation) -> list[Row]:
@@ -246,9 +246,14 @@ def occlusion_rows(explained: Explanation) -> list[Row]:
         pixels(hidden, covered, INKS, 255)
         frame(hidden, *place, explained.patch, explained.patch)
         occlusion(area.axes(2 * side + 1.0, 0, side, side), explained)
-        left = explained.prediction.confidence - float(explained.falls.max())
+        found = explained.prediction
+        left = found.confidence - float(explained.falls.max())
         for index, words in enumerate(
-            (verdict(explained), f"covered here, the {explained.prediction.digit} has {left:.1%}", "all places at once")
+            (
+                f"the {found.digit} has {found.confidence:.1%}",
+                f"covered here, the {found.digit} has {left:.1%}",
+                "all places at once",
+            )
         ):
             area.text(index * (side + 0.5) + side / 2, side + 0.08, words, ha="center")
 
