@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,9 @@ import pytest
 from PIL import Image
 
 from service.__main__ import PARTS, main
-from service.client import Client
-from service.drawing import page, tiles, written
-from service.drawing_details import convolution_rows, strongest
+from service.client import Client, Explanation
+from service.drawing import Row, page, tiles, written
+from service.drawing_details import convolution_rows, linear_rows, pooling_rows, relu_rows, strongest
 from service.drawing_flow import flow, verdict
 from tests.conftest import REPOSITORY
 from tests.server_process import ServerProcess
@@ -83,6 +85,23 @@ def test_without_matplotlib_it_says_what_to_install(
         monkeypatch.setitem(sys.modules, name, None)
     assert run(SEVEN, "-o", "out.png") == 1
     assert "matplotlib is not installed; run: pip install 'digitserve[explain]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("draw", [convolution_rows, relu_rows, pooling_rows, linear_rows])
+def test_a_network_without_such_a_layer_has_nothing_to_show(
+    draw: Callable[[Explanation], list[Row]], client: Client
+) -> None:
+    explained = client.explain(SEVEN)
+    bare = [dataclasses.replace(layer, kind="flatten", weights=None) for layer in explained.layers]
+    assert draw(dataclasses.replace(explained, layers=tuple(bare))) == []
+
+
+def test_what_is_not_there_cannot_be_drawn(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("service.drawing_details.relu_rows", lambda explained: [])
+    assert run(SEVEN, "-o", "out.png", "--part", "relu", "--address", server.grpc_address) == 1
+    assert "the network that answered has nothing to show as 'relu'; try --part flow" in capsys.readouterr().err
 
 
 def test_tiles_stand_beside_and_below_each_other() -> None:

@@ -128,6 +128,21 @@ def without_layers(message: Message) -> None:
     del message.graph.nodes[2:-6]
 
 
+def of_one_dimension(message: Message) -> None:
+    window = next(each for each in node(message, "pool1").attributes if each.name == "kernel_shape")
+    window.numbers[:] = [2]
+
+
+def for_other_inputs(message: Message) -> None:
+    node(message, "fc2").inputs[1] = "fc1.weight"
+
+
+def ending_with_relu(message: Message) -> None:
+    last = node(message, "fc2")
+    last.kind = "Relu"
+    last.ClearField("attributes")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -138,6 +153,9 @@ def without_layers(message: Message) -> None:
         (without_temperature, "its graph should begin with Cast, Div and end with Split"),
         (with_double_weights, "its constant 'conv1.weight' is not float32"),
         (for_fewer_channels, "its node 'conv2' does not fit values of shape (16, 12, 12)"),
+        (of_one_dimension, "its node 'pool1' has the sizes {'kernel_shape': (2,), 'strides': (2, 2)}"),
+        (for_other_inputs, "its node 'fc2' does not fit values of shape (128,)"),
+        (ending_with_relu, "its last layer before the softmax should be a linear one"),
         (without_layers, "does not read what the one before it made"),
     ],
 )
@@ -147,3 +165,8 @@ def test_what_is_no_plain_sequence_is_refused(change: Callable[[Message], None],
     with pytest.raises(NotImplementedYet) as error:
         take_apart(message.SerializeToString())
     assert reason in str(error.value) and "as `python -m model_export export` writes it" in str(error.value)
+
+
+def test_what_is_no_onnx_file_is_refused() -> None:
+    with pytest.raises(NotImplementedYet, match="it is no ONNX file"):
+        take_apart(MODEL[:1000])
