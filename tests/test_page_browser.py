@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import subprocess
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from tests.browser.scripts import run_script
 from tests.conftest import REPOSITORY
@@ -138,6 +140,18 @@ def test_nothing_is_asked_of_another_host_and_nothing_complains(server: ServerPr
     hosts = {urlsplit(url.removeprefix("blob:")).netloc for url in seen["requests"] if not url.startswith("data:")}
     assert hosts == {urlsplit(server.http_url).netloc}
     assert seen["complaints"] == []
+
+
+def test_what_is_no_picture_gets_no_answer_but_the_reason(seen: Seen) -> None:
+    assert seen["refused"].startswith("the 10 bytes are no image the server can read")
+
+
+@pytest.mark.parametrize(("theme", "width", "is_light"), [("light", 1280, True), ("dark", 390, False)])
+def test_the_page_follows_the_theme_and_the_width(seen: Seen, theme: str, width: int, is_light: bool) -> None:
+    with Image.open(io.BytesIO(base64.b64decode(seen[theme]))) as picture:
+        assert picture.width == width
+        brightness = np.asarray(picture.convert("L")).mean()
+    assert brightness > 200 if is_light else brightness < 90
 
 
 @pytest.mark.parametrize("view", ["empty", "maps", "units", "dark phone"])

@@ -70,11 +70,12 @@ export class Bars {
   }
 }
 
-/** Write the verdict on a prediction, or that there is none yet. */
-export function showVerdict(prediction) {
-  const { words, more } = prediction
-    ? inWords(prediction)
-    : { words: "Nothing drawn yet", more: "The answer follows your pen." };
+export const NOTHING_DRAWN = { words: "Nothing drawn yet", more: "The answer follows your pen." };
+export const NO_ANSWER = { words: "No answer", more: "Why, is written below the sheet." };
+
+/** Write the verdict on a prediction, or why there is none. */
+export function showVerdict(prediction, none) {
+  const { words, more } = prediction ? inWords(prediction) : none;
   byId("verdict-digit").textContent = prediction && prediction.rejection_reason !== "blank" ? prediction.digit : "?";
   byId("verdict").textContent = words;
   byId("verdict-more").textContent = more;

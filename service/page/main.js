@@ -1,6 +1,6 @@
 // The page: what is drawn or chosen goes to the server, and its answers go to the parts of the page.
 
-import { Bars, showVerdict } from "./answer.js";
+import { Bars, NO_ANSWER, NOTHING_DRAWN, showVerdict } from "./answer.js";
 import { classify, explain, facts, Refused } from "./api.js";
 import { onThemeChange } from "./colours.js";
 import { Comparison } from "./compare.js";
@@ -53,50 +53,45 @@ function start() {
     askForExplanation();
   }
 
-  const askForAnswer = latest(
-    () =>
-      reporting(async () => {
-        const picture = await pictureNow();
-        const prediction = picture && (await classify(picture));
-        showVerdict(prediction);
-        bars.show(prediction?.probabilities);
-        byId("answer").dataset.digit = prediction?.digit ?? "";
-      }),
-    CLASSIFY_PAUSE_MS,
-  );
+  const askForAnswer = latest(async () => {
+    const picture = await pictureNow();
+    const prediction = await reporting(picture && classify(picture));
+    showVerdict(prediction, picture ? NO_ANSWER : NOTHING_DRAWN);
+    bars.show(prediction?.probabilities);
+    byId("answer").dataset.digit = prediction?.digit ?? "";
+  }, CLASSIFY_PAUSE_MS);
 
   const askForExplanation = latest(
-    () =>
-      reporting(async () => {
-        const picture = await pictureNow();
-        for (const section of SECTIONS) byId(section).hidden = !picture;
-        if (!picture) {
-          explanation = null;
-          return;
-        }
-        const isOpen = !byId("inside").hidden;
-        let answer = await explain(picture, isOpen && explanations.lacksWeights);
-        explanation = explanations.read(answer);
-        if (isOpen && explanations.lacksWeights) {
-          // The model has changed in between.
-          answer = await explain(picture, true);
-          explanation = explanations.read(answer);
-        }
-        showSteps(explanation);
-        comparison.show(explanation);
-        if (isOpen) inside.show(explanation);
-      }),
+    async () => {
+      const picture = await pictureNow();
+      const isOpen = !byId("inside").hidden;
+      explanation = await reporting(picture && explained(picture, isOpen));
+      for (const section of SECTIONS) byId(section).hidden = !explanation;
+      if (explanation) showSteps(explanation);
+      if (explanation && isOpen) inside.show(explanation);
+      comparison.show(explanation);
+    },
     EXPLAIN_PAUSE_MS,
     { whenStill: true },
   );
 
-  async function reporting(work) {
+  async function explained(picture, withWeights) {
+    const made = explanations.read(await explain(picture, withWeights && explanations.lacksWeights));
+    // The model may have changed in between.
+    if (withWeights && explanations.lacksWeights) return explanations.read(await explain(picture, true));
+    return made;
+  }
+
+  /** What comes of a promise; null, with the reason on the page, where the server refuses. */
+  async function reporting(promise) {
     try {
-      await work();
+      const answer = await promise;
       byId("trouble").textContent = "";
+      return answer;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       byId("trouble").textContent = error.message;
+      return null;
     }
   }
 
@@ -146,8 +141,8 @@ function start() {
     if (explanation) showSteps(explanation);
   });
 
-  reporting(async () => {
-    const about = await facts();
+  reporting(facts()).then((about) => {
+    if (!about) return;
     maxImageBytes = about.max_image_bytes;
     byId("facts").textContent =
       `version ${about.server_version} · model ${about.name}/${about.version} · ${about.providers.join(", ")}`;
