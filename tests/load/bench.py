@@ -7,13 +7,14 @@ figure and ends the run. Absolute figures drift on shared cores; ratios are of o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -63,6 +64,24 @@ def _cores() -> tuple[int, int]:
     """A core for the server and one for the load; the same where there is only one."""
     cores = sorted(os.sched_getaffinity(0))
     return cores[0], cores[-1]
+
+
+@contextlib.contextmanager
+def _without_pause(ask: Callable[[], object]) -> Iterator[None]:
+    """Meanwhile, another thread asks again and again."""
+    stopped = threading.Event()
+
+    def flood() -> None:
+        while not stopped.is_set():
+            ask()
+
+    flooding = threading.Thread(target=flood)
+    flooding.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        flooding.join()
 
 
 class Bench:
@@ -147,23 +166,22 @@ class Bench:
             self._images_a_second("ClassifyStream, raw images", size, lambda: list(client.classify_stream(batch)))
 
     def neighbours(self, server: ServerProcess) -> None:
-        """How long a lone caller waits beside a client that sends 512 images a call without pause."""
+        """How long a lone caller waits beside clients that ask for much without pause."""
         batch = list(np.resize(self._images, (512, 28, 28)))
         with Client(server.grpc_address, timeout_s=60) as lone, Client(server.grpc_address, timeout_s=60) as greedy:
-            alone = median_seconds(lambda: self._check(lone.classify(self._images[0])), self._seconds)
-            stopped = threading.Event()
 
-            def flood() -> None:
-                while not stopped.is_set():
-                    greedy.classify_batch(batch)
+            def waits() -> float:
+                return median_seconds(lambda: self._check(lone.classify(self._images[0])), self._seconds)
 
-            flooding = threading.Thread(target=flood)
-            flooding.start()
-            beside = median_seconds(lambda: self._check(lone.classify(self._images[0])), self._seconds)
-            stopped.set()
-            flooding.join()
-        self._report.add("fairness", "lone caller, Python client", alone * 1000, "ms")
-        self._report.add("fairness", "the same beside batches of 512", beside * 1000, "ms", f"{beside / alone:.1f} x")
+            alone = waits()
+            self._report.add("fairness", "lone caller, Python client", alone * 1000, "ms")
+            for name, ask in (
+                ("batches of 512", lambda: greedy.classify_batch(batch)),
+                ("explanations", lambda: greedy.explain(self._images[0])),
+            ):
+                with _without_pause(ask):
+                    beside = waits()
+                self._report.add("fairness", f"the same beside {name}", beside * 1000, "ms", f"{beside / alone:.1f} x")
 
     def _closed(self, name: str, pid: int, address: str, message: bytes, in_flight: int) -> h2.Load:
         h2.closed_loop(address, CLASSIFY, message, in_flight=in_flight, seconds=1, cpu=self._load_cpu)
