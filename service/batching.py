@@ -9,20 +9,18 @@ and of an answer only that it can be cut and put together.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol
 
 import numpy as np
 
+from service.arrivals import let_arrive
 from service.errors import NotReady, QueueFull
 from service.queueing import A, Account, Group, Images, Outcome, Parts, Queue
 from service.threads import Threads
 
 Run = Callable[[Images], A]
-# Passes of the event loop, a few microseconds each, without anybody new before the model runs.
-QUIET_PASSES = 4
 
 
 class Observer(Protocol):
@@ -129,7 +127,7 @@ class Batcher(Generic[A]):
         try:
             while True:
                 await self._arrived.wait()
-                await self._let_more_arrive()
+                await let_arrive(lambda: self._queue.images, self._max_run_images)
                 batch = self._queue.take(self._max_run_images, time.monotonic())
                 if batch:
                     await self._run_batch(batch)
@@ -141,16 +139,6 @@ class Batcher(Generic[A]):
             # Empty unless the loop itself failed: then nobody must wait for it.
             self._closing = True
             self._queue.fail(NotReady("the server cannot run its model any more; another one may answer"))
-
-    async def _let_more_arrive(self) -> None:
-        """Let those in who are at the door: gRPC hands calls over one by one, a loop pass and a thread switch each."""
-        quiet, before = 0, self._queue.images
-        while quiet < QUIET_PASSES and before < self._max_run_images:
-            # On a single core, gRPC's threads cannot bring anything while this one goes on.
-            os.sched_yield()
-            await asyncio.sleep(0)
-            quiet = quiet + 1 if self._queue.images == before else 0
-            before = self._queue.images
 
     async def _run_batch(self, batch: Parts[A]) -> None:
         """Run the model once and hand every group its part of the answer."""

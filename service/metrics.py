@@ -116,7 +116,7 @@ class Metrics:
         self._batch_images = Distribution(
             "digitserve_batch_images", "Images in one run of the model.", buckets=IMAGES_BUCKETS, registry=registry
         )
-        self._decode_seconds = Histogram(
+        self._decode_seconds = Distribution(
             "digitserve_decode_seconds",
             "Time to read and normalise one image file.",
             buckets=SECONDS_BUCKETS,
@@ -191,7 +191,7 @@ class Metrics:
 
     def image_decoded(self, seconds: float) -> None:
         """An image file was read, or found unreadable."""
-        self._decode_seconds.observe(seconds)
+        self._decode_seconds.add((seconds,))
 
     def predicted(
         self, digits: Sequence[int], confidences: Sequence[float], ink: Sequence[float], reasons: Sequence[str]

@@ -7,6 +7,7 @@ and wires them together, 20 us that a run of one image does not take itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -54,7 +55,9 @@ class Threads(Generic[Given, Result]):
                 outcome: Any = self._work(given)
             except BaseException as error:
                 tell, outcome = future.set_exception, error
-            future.get_loop().call_soon_threadsafe(_tell, future, tell, outcome)
+            # Nobody waits any more where the loop has ended.
+            with contextlib.suppress(RuntimeError):
+                future.get_loop().call_soon_threadsafe(_tell, future, tell, outcome)
             # What was worked on is not kept until more comes.
             del job, given, future, tell, outcome
 
