@@ -32,6 +32,7 @@ STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 9,
     "text.color": INK,
+    "text.parse_math": False,  # a file may have dollars in its name
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "xtick.color": FAINT,

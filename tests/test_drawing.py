@@ -48,6 +48,11 @@ def test_the_same_explanation_gives_the_same_bytes(client: Client) -> None:
     assert page(flow(explained, "seven")) == page(flow(explained, "seven"))
 
 
+def test_a_name_with_dollars_is_written_as_it_is(client: Client) -> None:
+    explained = client.explain(SEVEN)
+    assert page(flow(explained, "$\\x^{$.png")[:1]).startswith(b"\x89PNG")
+
+
 def test_the_place_that_is_shown_is_where_the_filter_finds_most(client: Client) -> None:
     explained = client.explain(SEVEN)
     layer = explained.layers[0]
