@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 SERVICE = digits_pb2.DESCRIPTOR.services_by_name["DigitClassifier"].full_name
+
+# Images of a stream that are answered together have at most so many bytes each: raw pixels, and files like them.
+SMALL_BYTES = 2048
 
 _FORMATS = {
     digits_pb2.IMAGE_FORMAT_UNSPECIFIED: Format.ENCODED,
@@ -91,28 +94,38 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
         deadline = deadline_of(context)
         await answer_in_order(
             requests,
-            lambda request: self._answer(request, deadline),
+            lambda requests: self._answer(requests, deadline),
             context.write,
+            is_small=lambda request: not isinstance(request, CallError) and len(request.image) <= SMALL_BYTES,
             window=self._stream_window_images,
             draining=self._draining,
         )
 
     async def _answer(
-        self, request: digits_pb2.ClassifyStreamRequest | CallError, deadline: float | None
-    ) -> digits_pb2.ClassifyStreamResponse:
-        if isinstance(request, CallError):
-            return digits_pb2.ClassifyStreamResponse(error=_error(request))
-        result: Prediction | CallError
-        try:
-            answer = await self._classifier.classify([request.image], _format(request.format), deadline)
-            result = answer.results[0]
-        except CallError as error:
-            result = error
-        if isinstance(result, CallError):
-            return digits_pb2.ClassifyStreamResponse(id=request.id, error=_error(result))
-        response = digits_pb2.ClassifyStreamResponse(id=request.id)
-        _tell_prediction(response.prediction, result)
-        return response
+        self, requests: Sequence[digits_pb2.ClassifyStreamRequest | CallError], deadline: float | None
+    ) -> list[digits_pb2.ClassifyStreamResponse]:
+        """The answers to some images, those of one format together."""
+        responses = [digits_pb2.ClassifyStreamResponse() for _ in requests]
+        formats: dict[digits_pb2.ImageFormat.ValueType, list[int]] = {}
+        for n, request in enumerate(requests):
+            if isinstance(request, CallError):
+                responses[n].error.CopyFrom(_error(request))
+            else:
+                responses[n].id = request.id
+                formats.setdefault(request.format, []).append(n)
+        for format, places in formats.items():
+            images = [requests[n].image for n in places]  # type: ignore[union-attr]  # only those that could be read
+            results: Sequence[Prediction | CallError]
+            try:
+                results = (await self._classifier.classify(images, _format(format), deadline)).results
+            except CallError as error:
+                results = [error] * len(places)
+            for n, result in zip(places, results, strict=True):
+                if isinstance(result, CallError):
+                    responses[n].error.CopyFrom(_error(result))
+                else:
+                    _tell_prediction(responses[n].prediction, result)
+        return responses
 
     async def Explain(self, request: digits_pb2.ExplainRequest, context: Context) -> digits_pb2.ExplainResponse:
         explanation = await self._explainer.explain(request.image, _format(request.format), deadline_of(context))

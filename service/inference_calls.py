@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -79,7 +79,19 @@ class InferenceCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
                 answered.infer_response.parameters["triton_final_response"].bool_param = True
             return answered
 
-        await answer_in_order(requests, answer, context.write, window=self._stream_window, draining=self._draining)
+        async def answer_each(
+            requests: Sequence[pb.ModelInferRequest | CallError],
+        ) -> list[pb.ModelStreamInferResponse]:
+            return [await answer(request) for request in requests]
+
+        await answer_in_order(
+            requests,
+            answer_each,
+            context.write,
+            is_small=lambda _: False,
+            window=self._stream_window,
+            draining=self._draining,
+        )
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
         return self._inference.model_config(request.name, request.version)

@@ -283,7 +283,7 @@ def _add_digits(
         about_server=digits_pb2.GetModelResponse(
             limits=limits, transport=carrier.name, transport_reason=carrier.reason
         ),
-        stream_window_images=settings.stream_window_images,
+        stream_window_images=min(settings.stream_window_images, settings.max_batch_images),
         draining=draining,
     )
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)

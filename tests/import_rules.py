@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "batching": {"arrivals", "errors", "queueing", "threads"},
     "bound_runs": set(),
     "bulk": {"classify", "client", "errors"},
-    "calls": {"errors"},
+    "calls": {"arrivals", "errors"},
     "classify": {"client", "errors"},
     "classifier": {"convention", "decoding", "errors", "images", "judging", "queueing", "statistics", "versions"},
     "client": {"client_channel", "client_explanation", "client_messages", "client_stream", "protos"},

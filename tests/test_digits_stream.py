@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -93,9 +94,9 @@ def test_a_stream_whose_caller_leaves_is_counted_as_cancelled(server: ServerProc
 class Slow:
     """A classifier that takes its time, and counts."""
 
-    async def classify(self, images: object, format: object, deadline: object) -> Answer:
+    async def classify(self, images: Sequence[bytes], format: object, deadline: object) -> Answer:
         await asyncio.sleep(0.05)
-        return Answer([Prediction(0, 1.0, [1.0] + [0.0] * 9, "", 0.0)], "1", 0.0, 0.0, 0.0)
+        return Answer([Prediction(0, 1.0, [1.0] + [0.0] * 9, "", 0.0) for _ in images], "1", 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
