@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from service.errors import NotReady, StartError
+from service.errors import NotReady, StartError, log_fault
 
 
 class Recovery:
@@ -42,3 +42,6 @@ class Recovery:
             return
         except StartError as error:
             self.failed.set_exception(error)
+        except Exception as error:
+            # A fault of ours must not leave a server that goes on and answers nobody.
+            self.failed.set_exception(StartError(f"the model cannot be loaded again: {log_fault(error)}"))

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bound_runs import BoundRuns, pinned_arrays
-from service.devices import CUDA, ON_CPU, GpuOptions, Plan, plan
+from service.devices import CUDA, ON_CPU, TENSORRT, GpuOptions, Plan, plan
 from service.errors import DeviceMissing, ModelUnusable, NotReady, RuntimeMissing
 
 log = logging.getLogger(__name__)
@@ -222,7 +222,10 @@ def _open_session(onnxruntime: Any, model: bytes, wanted: Plan, threads: int) ->
         _find_driver()
         # A node that the GPU does not take would run on the CPU without a word.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        _load_cuda(onnxruntime, precise=dict(wanted.providers)[CUDA]["use_tf32"] == "0")
+        if wanted.names[0] == TENSORRT and dict(wanted.providers)[CUDA]["use_tf32"] == "0":
+            # TensorRT has no option for it; NVIDIA's libraries read this when they begin.
+            os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+        _load_cuda(onnxruntime)
     try:
         # Without enable_fallback=0 a failing provider is silently replaced by the CPU.
         session = onnxruntime.InferenceSession(model, options, providers=[*wanted.providers], enable_fallback=0)
@@ -243,11 +246,8 @@ def _find_driver() -> None:
         raise DeviceMissing(f"there is no driver of NVIDIA's here ({error})") from None
 
 
-def _load_cuda(onnxruntime: Any, *, precise: bool) -> None:
+def _load_cuda(onnxruntime: Any) -> None:
     """Load CUDA and cuDNN from where pip has put them, before a provider looks for them elsewhere."""
-    if precise:
-        # TensorRT has no option for it; NVIDIA's libraries read this when they begin.
-        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
     # What it has to say goes to standard output, which is for the welcome.
     with contextlib.redirect_stdout(sys.stderr):
         onnxruntime.preload_dlls()

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 from service import runtime
-from service.devices import CPU, CUDA
+from service.devices import CPU, CUDA, TENSORRT
 
 
 class PretendedGpu:
@@ -37,7 +37,7 @@ class PretendedGpu:
         class Session(real):  # type: ignore[misc, valid-type]
             def __init__(self, model: bytes, options: Any, providers: Any, **others: Any):
                 assert others == {"enable_fallback": 0}
-                self._pretends = providers[0][0] != CPU and gpu.works
+                self._asked, self._pretends = providers, providers[0][0] != CPU and gpu.works
                 if providers[0][0] != CPU:
                     gpu.sessions.append((providers, options))
                 plain = onnxruntime.SessionOptions()
@@ -45,14 +45,14 @@ class PretendedGpu:
                 super().__init__(model, plain, providers=[CPU], **others)
 
             def get_providers(self) -> list[str]:
-                return [CUDA, CPU] if self._pretends else [CPU]
+                return [*(name for name, _ in self._asked), CPU] if self._pretends else [CPU]
 
             def run_with_iobinding(self, *arguments: Any) -> None:
                 if gpu.fails:
                     raise RuntimeError("CUDA failure 999: unknown error ; GPU=0 ; hostname=secret")
                 super().run_with_iobinding(*arguments)
 
-        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
         monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
         monkeypatch.setattr(runtime, "DRIVER", None)
         monkeypatch.setattr(runtime, "_cudart", lambda onnxruntime: self)

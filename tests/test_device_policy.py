@@ -14,8 +14,9 @@ import pytest
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
 from service.devices import CPU, CUDA
-from service.errors import DeviceMissing
+from service.errors import DeviceMissing, StartError
 from service.ports import Running
+from service.recovery import Recovery
 from service.server import running
 from tests.pretended_gpu import PretendedGpu
 from tests.server_process import COMMAND, ServerProcess
@@ -104,3 +105,17 @@ async def test_a_gpu_that_fails_once_is_taken_up_again(monkeypatch: pytest.Monke
         assert len(gpu.sessions) == sessions + 2
         assert (await stub.Classify(RAW_BLANK)).prediction.rejection_reason == "blank"
         assert not server.failed.done()
+
+
+async def test_a_fault_while_the_model_is_loaded_again_ends_the_server_too(caplog: pytest.LogCaptureFixture) -> None:
+    """It would go on otherwise, and answer nobody."""
+
+    async def fault() -> None:
+        raise ZeroDivisionError("ours")
+
+    recovery = Recovery()
+    recovery.begin(fault)
+    await asyncio.to_thread(recovery.device_lost)
+    with pytest.raises(StartError, match=r"the model cannot be loaded again: .* log knows more under id"):
+        await asyncio.wait_for(recovery.failed, 60)
+    assert "ZeroDivisionError: ours" in caplog.text

@@ -118,18 +118,21 @@ def test_on_a_gpu_two_sessions_take_no_cpu_and_answer_alike(device: str, monkeyp
         assert [name for name, _ in providers] == [CUDA]
         assert providers[0][1]["use_tf32"] == "0"
         assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
-    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
     assert gpu.pages  # its buffers are page-locked
     images = np.random.default_rng(0).integers(0, 256, (20, 1, 28, 28), np.uint8)  # more than one run holds
     for got, expected in zip(made.run(images), on_cpu.run(images), strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_another_precision_is_left_to_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("precision", "override"), [("fp32", "0"), ("tf32", "")])
+def test_tensorrt_is_told_of_tf32_by_the_environment(
+    precision: str, override: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gpu = PretendedGpu(monkeypatch)
-    session(device="cuda", gpu=GpuOptions(precision="tf32"))
-    assert gpu.sessions[0][0][0][1]["use_tf32"] == "1"
-    assert os.environ["NVIDIA_TF32_OVERRIDE"] == ""
+    made = session(device="tensorrt", gpu=GpuOptions(precision=precision))
+    assert made.providers_got == [*made.providers_asked, CPU] == [TENSORRT, CUDA, CPU]
+    assert gpu.sessions[0][0][1][1]["use_tf32"] == str(int(precision == "tf32"))
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == override
 
 
 def test_a_gpu_that_fails_when_it_is_warmed_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
