@@ -28,10 +28,12 @@ from tests.server_process import COMMAND, ServerProcess, wait_until
 RAW_BLANK = pb.ClassifyRequest(format=pb.IMAGE_FORMAT_RAW_28X28, image=bytes(784))
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+alone_and_with_workers = pytest.mark.parametrize("workers", ["1", "2"])
 
 
-def test_no_call_is_lost_when_a_busy_server_is_told_to_stop() -> None:
-    """32 callers who ask without pause see answers, then UNAVAILABLE, and nothing else."""
+@alone_and_with_workers
+def test_l1_no_call_is_lost_when_a_busy_server_is_told_to_stop(workers: str) -> None:
+    """L1: 32 callers who ask without pause see answers, then UNAVAILABLE, and nothing else."""
 
     async def ask_until_refused(address: str, started: asyncio.Event) -> list[str]:
         async with grpc.aio.insecure_channel(address, options=[("grpc.enable_retries", 0)]) as channel:
@@ -54,7 +56,7 @@ def test_no_call_is_lost_when_a_busy_server_is_told_to_stop() -> None:
         process.send(signal.SIGTERM)
         return await asking
 
-    with ServerProcess() as process:
+    with ServerProcess("--workers", workers) as process:
         codes = asyncio.run(scenario(process))
         process.process.wait(30)
         code, _ = process.stop()
@@ -113,17 +115,21 @@ def test_nothing_is_reported_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@alone_and_with_workers
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_and_ends_with_0(signum: signal.Signals) -> None:
-    with ServerProcess() as process:
+def test_a_signal_drains_and_ends_with_0(signum: signal.Signals, workers: str) -> None:
+    with ServerProcess("--workers", workers) as process:
         code, stderr = process.stop(signum)
     assert code == 0
     assert f"{signum.name}: draining" in stderr
     assert "Traceback" not in stderr
 
 
-def test_while_draining_the_server_still_serves_and_says_it_is_leaving() -> None:
-    with ServerProcess("--drain-delay-s", "30") as process, grpc.insecure_channel(process.grpc_address) as channel:
+@alone_and_with_workers
+def test_l1_while_draining_the_server_still_serves_and_says_it_is_leaving(workers: str) -> None:
+    """L1."""
+    flags = ("--workers", workers, "--drain-delay-s", "30")
+    with ServerProcess(*flags) as process, grpc.insecure_channel(process.grpc_address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)  # type: ignore[attr-defined]
         assert next(watch).status == SERVING
         process.send(signal.SIGTERM)

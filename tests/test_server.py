@@ -80,8 +80,8 @@ async def test_an_ipv6_address() -> None:
         assert (await digits_pb2_grpc.DigitClassifierStub(channel).GetModel(pb.GetModelRequest())).name == "digits"
 
 
-async def test_until_the_model_is_loaded_the_ports_answer_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loader that waits lets the test look in between."""
+async def test_l9_until_the_model_is_loaded_the_ports_answer_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L9: a loader that waits lets the test look in between."""
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     go_on = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -199,7 +199,8 @@ async def test_a_call_that_does_not_end_is_cut_off_after_the_drain_timeout(monke
     await channel.close()
 
 
-async def test_draining_ends_an_open_stream_in_words_once_it_is_answered() -> None:
+async def test_l4_draining_ends_an_open_stream_in_words_once_it_is_answered() -> None:
+    """L4: the end does not wait for the caller."""
     context = running(free_ports())
     server = await context.__aenter__()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
@@ -241,7 +242,8 @@ async def test_a_fault_of_ours_is_told_by_an_opaque_id_only(
 
 
 @pytest.mark.parametrize("flag", ["grpc_port", "http_port", "ops_port"])
-async def test_a_taken_port_is_named_with_its_flag(flag: str) -> None:
+async def test_l10_a_taken_port_is_named_with_its_flag(flag: str) -> None:
+    """L10."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PortUnavailable) as error:

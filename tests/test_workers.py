@@ -8,6 +8,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,9 +31,9 @@ LOCAL = [("grpc.use_local_subchannel_pool", 1)]
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[ServerProcess]:
-    """A server of two workers, for all tests that leave it as it is."""
-    with ServerProcess("--workers", "2") as server:
+def two(transport: str) -> Iterator[ServerProcess]:
+    """A server of two workers of each transport, for all tests that leave it as it is."""
+    with ServerProcess("--workers", "2", "--transport", transport) as server:
         yield server
 
 
@@ -122,6 +125,47 @@ def test_l10_a_port_that_a_stranger_would_share_is_taken_for_workers() -> None:
         ended = subprocess.run([COMMAND, "serve", "--workers", "2", *ports], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 3
     assert "Address already in use; choose another with --grpc-port" in ended.stderr
+
+
+def test_a_token_is_needed_for_what_the_supervisor_answers_too(tmp_path: Path) -> None:
+    token = "0123456789abcdef"
+    (tmp_path / "tokens").write_text(token)
+    with ServerProcess("--workers", "2", "--token-file", str(tmp_path / "tokens"), token=token) as server:
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(f"{server.ops_url}/metrics", timeout=10)
+        error.value.close()
+        assert error.value.code == 401
+        with urllib.request.urlopen(f"{server.ops_url}/readyz", timeout=10) as ready:
+            assert ready.status == 200
+        with grpc.insecure_channel(server.grpc_address) as channel, pytest.raises(grpc.RpcError) as refused:
+            digits_pb2_grpc.DigitClassifierStub(channel).Classify(RAW_BLANK, timeout=30)
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        # One in the supervisor, one in a worker.
+        assert server.metric("digitserve_turned_away_total", port="http") == 1
+        assert server.metric("digitserve_turned_away_total", port="grpc") == 1
+
+
+def test_l9_workers_take_no_call_before_they_can_answer_it(tmp_path: Path) -> None:
+    """L9: a caller who begins to ask before the server starts gets right answers and nothing else."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    answers: list[int] = []
+
+    def ask() -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{port}", [*LOCAL, ("grpc.max_reconnect_backoff_ms", 100)]) as channel:
+            stub = digits_pb2_grpc.DigitClassifierStub(channel)
+            for _ in range(5):
+                answer = stub.Classify(RAW_BLANK, wait_for_ready=True, timeout=60)
+                answers.append(len(answer.prediction.probabilities))
+
+    asking = [threading.Thread(target=ask) for _ in range(MANY)]
+    for thread in asking:
+        thread.start()
+    with ServerProcess("--workers", "2", "--grpc-port", str(port)):
+        for thread in asking:
+            thread.join()
+    assert answers == [10] * 5 * MANY
 
 
 def test_auto_on_one_core_is_one_process() -> None:
