@@ -26,6 +26,7 @@ function start() {
   const inside = new Inside(byId("inside"));
   let file = null; // the picture that was chosen, null while one is drawn
   let explanation = null;
+  let changes = 0;
   let maxImageBytes = Infinity;
 
   const pad = new Pad(byId("pad"), byId("pen"), () => {
@@ -47,30 +48,41 @@ function start() {
     return pad.strokes.length ? pictureOf(pad.strokes) : null;
   }
 
+  /** Do some work that shows what is drawn now; its place on the page is busy until nothing newer is waiting. */
+  async function showing(place, work) {
+    const present = changes;
+    await work(await pictureNow());
+    if (present === changes) byId(place).ariaBusy = "false";
+  }
+
   function changed() {
+    changes += 1;
+    for (const place of ["answer", "seen-section"]) byId(place).ariaBusy = "true";
     byId("invitation").hidden = Boolean(file || pad.strokes.length);
     askForAnswer();
     askForExplanation();
   }
 
-  const askForAnswer = latest(async () => {
-    const picture = await pictureNow();
-    const prediction = await reporting(picture && classify(picture));
-    showVerdict(prediction, picture ? NO_ANSWER : NOTHING_DRAWN);
-    bars.show(prediction?.probabilities);
-    byId("answer").dataset.digit = prediction?.digit ?? "";
-  }, CLASSIFY_PAUSE_MS);
+  const askForAnswer = latest(
+    () =>
+      showing("answer", async (picture) => {
+        const prediction = await reporting(picture && classify(picture));
+        showVerdict(prediction, picture ? NO_ANSWER : NOTHING_DRAWN);
+        bars.show(prediction?.probabilities);
+      }),
+    CLASSIFY_PAUSE_MS,
+  );
 
   const askForExplanation = latest(
-    async () => {
-      const picture = await pictureNow();
-      const isOpen = !byId("inside").hidden;
-      explanation = await reporting(picture && explained(picture, isOpen));
-      for (const section of SECTIONS) byId(section).hidden = !explanation;
-      if (explanation) showSteps(explanation);
-      if (explanation && isOpen) inside.show(explanation);
-      comparison.show(explanation);
-    },
+    () =>
+      showing("seen-section", async (picture) => {
+        const isOpen = !byId("inside").hidden;
+        explanation = await reporting(picture && explained(picture, isOpen));
+        for (const section of SECTIONS) byId(section).hidden = !explanation;
+        if (explanation) showSteps(explanation);
+        if (explanation && isOpen) inside.show(explanation);
+        comparison.show(explanation);
+      }),
     EXPLAIN_PAUSE_MS,
     { whenStill: true },
   );

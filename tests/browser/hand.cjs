@@ -78,7 +78,6 @@ async function startBrowser() {
 /** Draw a digit with the mouse, and wait until the answer to it and its explanation are shown. */
 async function draw(page, digit) {
   await page.click("#clear");
-  await page.waitForSelector("#answer[data-digit='']");
   const sheet = await page.locator("#pad").boundingBox();
   const place = ([x, y]) => [sheet.x + x * sheet.width, sheet.y + y * sheet.height];
   for (const stroke of STROKES[digit]) {
@@ -87,8 +86,13 @@ async function draw(page, digit) {
     for (const point of stroke.slice(1)) await page.mouse.move(...place(point));
     await page.mouse.up();
   }
-  await page.waitForSelector(`#answer[data-digit='${digit}']`);
-  await page.waitForSelector("#seen-section:not([hidden]) #steps img");
+  await answered(page);
 }
 
-module.exports = { startBrowser, draw };
+/** Wait until the answer to what is on the sheet, and its explanation, are shown. */
+async function answered(page) {
+  await page.waitForSelector("#answer[aria-busy='false']");
+  await page.waitForSelector("#seen-section[aria-busy='false']", { state: "attached" });
+}
+
+module.exports = { startBrowser, draw, answered };

@@ -1,7 +1,7 @@
 // A visit to the page: node visit.cjs ADDRESS PICTURE. Prints what was seen as JSON; tests/test_page_browser.py judges it.
 
 const { readFileSync } = require("node:fs");
-const { startBrowser, draw } = require("./hand.cjs");
+const { startBrowser, draw, answered } = require("./hand.cjs");
 
 const AXE = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const [, , address, picture] = process.argv;
@@ -69,6 +69,7 @@ async function drawAndLook(browser) {
   const page = await open(browser, { viewport: { width: 1280, height: 900 } });
   await barriers(page, "empty");
   seen.light = (await page.screenshot()).toString("base64");
+  await page.waitForSelector("#facts:not(:empty)");
   seen.about = await text(page, "#facts");
   seen.drawn = {};
   for (const digit of [3, 4, 7]) {
@@ -111,13 +112,14 @@ async function drawAndLook(browser) {
 
 async function paste(page) {
   await page.click("#clear");
-  await page.waitForSelector("#answer[data-digit='']");
+  await page.waitForSelector("#verdict:text-is('Nothing drawn yet')");
   await page.evaluate(async (data) => {
     const file = new Blob([Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))], { type: "image/png" });
     await navigator.clipboard.write([new ClipboardItem({ "image/png": file })]);
   }, readFileSync(picture).toString("base64"));
   await page.keyboard.press("Control+V");
-  await page.waitForSelector("#answer:not([data-digit=''])");
+  await page.waitForSelector("#verdict:not(:text-is('Nothing drawn yet'))");
+  await answered(page);
   seen.pasted = await text(page, "#verdict");
   await page.setInputFiles("#file", { name: "letter.png", mimeType: "image/png", buffer: Buffer.from("no picture") });
   await page.waitForSelector("#verdict:text-is('No answer')");
@@ -135,9 +137,8 @@ async function withoutMouse(browser) {
   for (let step = 0; step < 10; step += 1) await page.keyboard.press("ArrowRight");
   await page.keyboard.press("Space");
   for (let step = 0; step < 15; step += 1) await page.keyboard.press("ArrowDown");
-  await page.waitForSelector("#answer[data-digit='1']");
+  await answered(page);
   seen.byKeys = await text(page, "#verdict");
-  await page.waitForSelector("#steps img");
   seen.wider = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   await page.tap("#look");
   await page.waitForSelector(".map-layer");
