@@ -47,6 +47,17 @@ def check_every_getter(target: Any) -> None:
         assert {"name": "digits", "version": "1", "state": "READY"} in index
 
 
+def check_layers(target: Any) -> None:
+    with triton.InferenceServerClient(target.grpc) as client:
+        told = client.get_model_metadata("digits_explain").outputs
+        answer = client.infer("digits_explain", files_input(target.files))
+        for output in told:
+            value = answer.as_numpy(output.name)
+            assert output.name == "seen" or [-1, *value.shape[1:]] == list(output.shape)
+        relu, conv = answer.as_numpy("relu1"), answer.as_numpy("conv1")
+        assert np.array_equal(relu, np.maximum(conv, 0)) and len(relu) == len(target.files)
+
+
 def check_pixels_and_files_alike(target: Any) -> None:
     with triton.InferenceServerClient(target.grpc) as client:
         files = client.infer("digits_image", files_input(target.files), request_id="ten")

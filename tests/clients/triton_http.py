@@ -35,13 +35,24 @@ def check_every_getter(target: Any) -> None:
         config = client.get_model_config("digits")
         assert config["max_batch_size"] == 1024 and config["input"][0]["dims"] == [1, 28, 28]
         assert config["input"][0]["data_type"] == "TYPE_UINT8" and "dynamic_batching" in config
-        assert len(client.get_inference_statistics()["model_stats"]) == 2
+        assert len(client.get_inference_statistics()["model_stats"]) == 3
         statistics = client.get_inference_statistics("digits_image", "1")["model_stats"][0]
         assert isinstance(statistics["inference_stats"]["success"]["count"], int)
         assert {(each["name"], each["state"]) for each in client.get_model_repository_index()} == {
             ("digits", "READY"),
             ("digits_image", "READY"),
+            ("digits_explain", "READY"),
         }
+
+
+def check_layers(target: Any) -> None:
+    with triton.InferenceServerClient(target.http) as client:
+        told = client.get_model_metadata("digits_explain")["outputs"]
+        answer = client.infer("digits_explain", files(target))
+        for output in told:
+            value = answer.as_numpy(output["name"])
+            assert output["name"] == "seen" or [-1, *value.shape[1:]] == output["shape"]
+        assert (answer.as_numpy("fc2")[:, :10].argmax(1) == np.arange(10)).all()
 
 
 def check_json_and_binary_alike(target: Any) -> None:
