@@ -79,15 +79,14 @@ class InferenceCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
                 answered.infer_response.parameters["triton_final_response"].bool_param = True
             return answered
 
-        async def answer_each(
-            requests: Sequence[pb.ModelInferRequest | CallError],
-        ) -> list[pb.ModelStreamInferResponse]:
-            return [await answer(request) for request in requests]
+        async def answer_one(requests: Sequence[pb.ModelInferRequest | CallError]) -> list[pb.ModelStreamInferResponse]:
+            return [await answer(requests[0])]
 
         await answer_in_order(
             requests,
-            answer_each,
+            answer_one,
             context.write,
+            # Each may be a batch.
             is_small=lambda _: False,
             window=self._stream_window,
             draining=self._draining,

@@ -18,7 +18,7 @@ from service.classifier import Answer, Prediction
 from service.digits import DigitClassifier
 from service.interceptors import CallInterceptor
 from service.metrics import Metrics
-from tests.pictures import Pixels, encode
+from tests.pictures import Pixels, encode, on_paper
 from tests.server_process import ServerProcess, wait_until
 
 RAW, ENCODED = pb.IMAGE_FORMAT_RAW_28X28, pb.IMAGE_FORMAT_ENCODED
@@ -51,6 +51,21 @@ def test_one_bad_image_among_31_good_ones_in_a_stream(
     assert error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
     for response, prediction in zip(responses, alone, strict=True):
         np.testing.assert_allclose(response.prediction.probabilities, prediction.probabilities, atol=1e-6)
+
+
+def test_images_of_all_kinds_in_one_stream(stub: digits_pb2_grpc.DigitClassifierStub, digits: Digits) -> None:
+    """Small and large, raw and in files, of a format that does not exist: each is answered in its place."""
+    raw, small, large = digits[0][0].tobytes(), encode(digits[0][0]), encode(on_paper(digits[0][0], scale=20))
+    kinds = [(RAW, raw), (pb.IMAGE_FORMAT_ENCODED, small), (9, raw), (pb.IMAGE_FORMAT_ENCODED, large), (RAW, b"short")]
+    requests = (
+        pb.ClassifyStreamRequest(id=str(n), format=format, image=image)  # type: ignore[arg-type]
+        for n, (format, image) in enumerate(kinds * 20)
+    )
+    responses = list(stub.ClassifyStream(requests, timeout=30))
+    assert [response.id for response in responses] == [str(n) for n in range(100)]
+    digit = digits[1][0]
+    said = [response.error.message[:22] or response.prediction.digit for response in responses]
+    assert said == [digit, digit, "unknown image format 9", digit, "a RAW_28X28 image has "] * 20
 
 
 async def test_a_stream_answers_while_it_is_still_open(server: ServerProcess, digits: Digits) -> None:

@@ -8,29 +8,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from protos import digits_pb2 as pb
-from service.client import Client, Prediction, Result
-from tests.load import h2, usage
-from tests.load.floors import in_process_images_a_second, median_seconds
+from service.client import Client, Prediction
+from tests.load import asks, h2, usage
+from tests.load.asks import Ask
+from tests.load.floors import in_process_cpu_us, median_seconds
 from tests.load.report import Report
 from tests.mnist_files import small_digits
-from tests.pictures import Pixels, encode
+from tests.pictures import Pixels
 from tests.server_process import ServerProcess
 
-CLASSIFY = "/digits.v1.DigitClassifier/Classify"
 IN_FLIGHT = (1, 8, 32, 128)
+BATCHES_IN_FLIGHT = 2
 STARTS = 5
 OPEN_LOOP_SHARE = 0.5  # of the calls a second that 32 in flight reach
 
@@ -39,6 +39,7 @@ def main() -> None:
     """Measure everything, print a table, and write it as JSON and as a picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--server", type=Path, required=True, help="the digitserve command to measure")
+    parser.add_argument("--transport", choices=("grpcio", "native", "both"), default="both")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="folder for bench.json and bench.png")
     options = parser.parse_args()
@@ -51,13 +52,20 @@ def main() -> None:
     bench = Bench(options.server, options.seconds, server_cpu, load_cpu, images, int(labels[0]), report)
     bench.start_up()
     bench.floors()
-    with bench.server() as server:
-        bench.single_calls(server)
-        bench.many_images(server)
-        bench.neighbours(server)
-        report.add("memory", "resident memory at the end", usage.resident_mb(server.process.pid), "MB")
+    for transport in transports(options.transport):
+        with bench.server(transport) as server:
+            bench.single_calls(server, transport)
+            report.add("memory", "resident memory after it", usage.resident_mb(server.process.pid), "MB")
+            bench.many_images(server, transport)
+            bench.neighbours(server)
     for path in report.write(options.out):
         print(f"wrote {path}")
+
+
+def transports(asked: str) -> list[str]:
+    """The transports to measure; the native one only where it is installed."""
+    installed = ["grpcio", "native"] if importlib.util.find_spec("pygrpc_native") else ["grpcio"]
+    return installed if asked == "both" else [asked]
 
 
 def _cores() -> tuple[int, int]:
@@ -104,13 +112,12 @@ class Bench:
         self._command, self._seconds, self._images, self._digit = command, seconds, images, digit
         self._server_cpu, self._load_cpu = server_cpu, load_cpu
         self._report = report
-        raw = pb.ClassifyRequest(format=pb.IMAGE_FORMAT_RAW_28X28, image=images[0].tobytes())
-        self._raw, self._png = raw.SerializeToString(), pb.ClassifyRequest(image=encode(images[0])).SerializeToString()
+        self._raw, self._png = asks.raw(images[0]), asks.png(images[0])
         self._alone = 0.0
 
-    def server(self) -> ServerProcess:
+    def server(self, transport: str = "grpcio") -> ServerProcess:
         """Start the server on its core."""
-        return ServerProcess(command=self._command, cpus=str(self._server_cpu))
+        return ServerProcess("--transport", transport, command=self._command, cpus=str(self._server_cpu))
 
     def start_up(self) -> None:
         """From starting the process to a right answer, and the memory after it."""
@@ -127,43 +134,50 @@ class Bench:
     def floors(self) -> None:
         """The model without a server, and gRPC without a model."""
         os.sched_setaffinity(0, {self._server_cpu})
-        self._alone = in_process_images_a_second(self._images, self._seconds)
+        self._alone = in_process_cpu_us(self._images, self._seconds)
         os.sched_setaffinity(0, {self._load_cpu})
-        self._report.add("floor", "ONNX Runtime in process, runs of 32", self._alone, "images/s")
+        self._report.add("floor", "ONNX Runtime in process, runs of 32", self._alone, "us CPU an image")
         command = ["taskset", "-c", str(self._server_cpu), sys.executable, "-m", "tests.load.floors"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echo:
             assert echo.stdout is not None
             try:
                 address = f"127.0.0.1:{int(echo.stdout.readline())}"
                 for in_flight in (1, 32):
-                    self._closed(f"empty grpc.aio call, {in_flight} in flight", echo.pid, address, self._raw, in_flight)
+                    load, cpu_us = self._load(echo.pid, address, self._raw, in_flight)
+                    self._report.calls(f"empty grpc.aio call, {in_flight} in flight", load, cpu_us)
             finally:
                 echo.kill()
 
-    def single_calls(self, server: ServerProcess) -> None:
+    def single_calls(self, server: ServerProcess, transport: str) -> None:
         """One image a call, in a closed and in an open loop."""
         for in_flight in IN_FLIGHT:
-            load = self._checked(f"raw image, {in_flight} in flight", server, self._raw, in_flight)
+            load = self._checked(f"{transport}: raw image, {in_flight} in flight", server, self._raw, in_flight)
             if in_flight == 1:
                 lone_ms = load.percentile_ms(50)
             if in_flight == 32:
                 rate = OPEN_LOOP_SHARE * load.calls / load.seconds
         for in_flight in (1, 32):
-            self._checked(f"PNG file, {in_flight} in flight", server, self._png, in_flight)
-        load = h2.open_loop(
-            server.grpc_address, CLASSIFY, self._raw, rate=rate, seconds=self._seconds, cpu=self._load_cpu
-        )
+            self._checked(f"{transport}: PNG file, {in_flight} in flight", server, self._png, in_flight)
+        ask, cpu = self._raw, self._load_cpu
+        load = h2.open_loop(server.grpc_address, ask.path, ask.body, rate=rate, seconds=self._seconds, cpu=cpu)
         times = load.percentile_ms(99) / lone_ms
-        self._report.calls(f"raw image, {rate:,.0f} calls/s whether answered or not", load, None)
+        self._report.calls(f"{transport}: raw image, open loop, {rate:,.0f} calls/s", load, None)
         self._report.add("open loop", "its p99 over the median of a lone call", times, "x")
 
-    def many_images(self, server: ServerProcess) -> None:
-        """Many images a call, from a Python client."""
-        with Client(server.grpc_address, timeout_s=60) as client:
-            for size in (64, 512):
-                batch = list(np.resize(self._images, (size, 28, 28)))
-                self._images_a_second(f"ClassifyBatch, {size} raw images", size, partial(client.classify_batch, batch))
-            self._images_a_second("ClassifyStream, raw images", size, lambda: list(client.classify_stream(batch)))
+    def many_images(self, server: ServerProcess, transport: str) -> None:
+        """Many images a call; two calls in flight, so that the server need not wait for the client."""
+        image = self._images[0]
+        for name, ask in (
+            ("ClassifyBatch, 64 raw images", asks.batch(image, 64)),
+            ("ClassifyBatch, 512 raw images", asks.batch(image, 512)),
+            ("ModelInfer, 512 images", asks.infer(image, 512)),
+            ("ClassifyStream, raw images", asks.stream(image, 512)),
+        ):
+            load, cpu_us = self._load(server.process.pid, server.grpc_address, ask, BATCHES_IN_FLIGHT, server)
+            rate = load.calls * ask.images / load.seconds
+            cpu_us /= ask.images
+            note = f"{cpu_us:.1f} us CPU an image, {self._alone / cpu_us:.0%} of it in process"
+            self._report.add("many images", f"{transport}: {name}", rate, "images/s", note)
 
     def neighbours(self, server: ServerProcess) -> None:
         """How long a lone caller waits beside clients that ask for much without pause."""
@@ -183,38 +197,34 @@ class Bench:
                     beside = waits()
                 self._report.add("fairness", f"the same beside {name}", beside * 1000, "ms", f"{beside / alone:.1f} x")
 
-    def _closed(self, name: str, pid: int, address: str, message: bytes, in_flight: int) -> h2.Load:
-        h2.closed_loop(address, CLASSIFY, message, in_flight=in_flight, seconds=1, cpu=self._load_cpu)
-        before = usage.cpu_seconds(pid)
+    def _checked(self, name: str, server: ServerProcess, ask: Ask, in_flight: int) -> h2.Load:
+        load, cpu_us = self._load(server.process.pid, server.grpc_address, ask, in_flight, server)
+        self._report.calls(name, load, cpu_us)
+        return load
+
+    def _load(
+        self, pid: int, address: str, ask: Ask, in_flight: int, server: ServerProcess | None = None
+    ) -> tuple[h2.Load, float]:
+        """A closed loop and the CPU microseconds of a call; of a server of ours, the answers must have been right."""
+        h2.closed_loop(address, ask.path, ask.body, in_flight=in_flight, seconds=1, cpu=self._load_cpu)
+        seen, spent = self._counted(server), usage.cpu_seconds(pid)
         load = h2.closed_loop(
-            address, CLASSIFY, message, in_flight=in_flight, seconds=self._seconds, cpu=self._load_cpu
+            address, ask.path, ask.body, in_flight=in_flight, seconds=self._seconds, cpu=self._load_cpu
         )
-        self._report.calls(name, load, (usage.cpu_seconds(pid) - before) / load.calls * 1e6)
-        return load
-
-    def _checked(self, name: str, server: ServerProcess, message: bytes, in_flight: int) -> h2.Load:
-        """As `_closed`, and the server must have counted as many right answers as h2load was given."""
-
-        def counted() -> list[float]:
-            return [server.metric("digitserve_predictions_total", digit=str(digit)) for digit in range(10)]
-
-        before = counted()
-        load = self._closed(name, server.process.pid, server.grpc_address, message, in_flight)
-        change = np.subtract(counted(), before)
-        if change[self._digit] < load.calls or change.sum() != change[self._digit]:
+        cpu_us = (usage.cpu_seconds(pid) - spent) / load.calls * 1e6
+        change = np.subtract(self._counted(server), seen)
+        if server and (change[self._digit] < load.calls * ask.images or change.sum() != change[self._digit]):
             raise RuntimeError(
-                f"{name}: {load.calls} calls were answered, and the server read {change.astype(int).tolist()} images "
-                f"as 0 to 9, expected only {self._digit}: what it does is no figure"
+                f"{ask.path}: {load.calls} calls were answered, and the server read {change.astype(int).tolist()} "
+                f"images as 0 to 9, expected only {self._digit}: what it does is no figure"
             )
-        return load
+        return load, cpu_us
 
-    def _images_a_second(self, name: str, images: int, work: Callable[[], Sequence[Result]]) -> None:
-        digits = [getattr(result, "digit", None) for result in work()]
-        if digits[0] != self._digit or None in digits:
-            raise RuntimeError(f"{name}: the answers begin {digits[:5]}: what it does is no figure")
-        seconds = median_seconds(work, self._seconds)
-        rate = images / seconds
-        self._report.add("many images", name, rate, "images/s", f"{rate / self._alone:.0%} of in process")
+    def _counted(self, server: ServerProcess | None) -> list[float]:
+        """Images that a server read as 0 to 9."""
+        if server is None:
+            return [0.0] * 10
+        return [server.metric("digitserve_predictions_total", digit=str(digit)) for digit in range(10)]
 
     def _check(self, prediction: Prediction) -> None:
         if prediction.digit != self._digit:

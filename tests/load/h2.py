@@ -43,24 +43,29 @@ def is_installed() -> bool:
     return shutil.which("h2load") is not None
 
 
-def closed_loop(address: str, path: str, message: bytes, *, in_flight: int, seconds: float, cpu: int) -> Load:
+def body(*messages: bytes) -> bytes:
+    """The body of a request with these messages: each after a flag, not compressed, and its length, big-endian."""
+    return b"".join(b"\0" + len(message).to_bytes(4, "big") + message for message in messages)
+
+
+def closed_loop(address: str, path: str, body: bytes, *, in_flight: int, seconds: float, cpu: int) -> Load:
     """Ask again as soon as an answer comes, with this many calls in flight.
 
     Args:
         address: host:port.
         path: "/package.Service/Method".
-        message: The serialised request.
+        body: Of the request, as `body` makes it.
         in_flight: Calls at a time, over up to four connections.
         seconds: How long.
         cpu: The core that h2load may use.
     """
     connections = min(CONNECTIONS, in_flight)
     options = ["-c", str(connections), "-m", str(in_flight // connections), "-D", f"{seconds * 1000:.0f}ms"]
-    _, taken = _run(address, path, message, options, cpu)
+    _, taken = _run(address, path, body, options, cpu)
     return Load(len(taken), seconds, taken)
 
 
-def open_loop(address: str, path: str, message: bytes, *, rate: float, seconds: float, cpu: int) -> Load:
+def open_loop(address: str, path: str, body: bytes, *, rate: float, seconds: float, cpu: int) -> Load:
     """Ask at a set rate, whether answers come or not.
 
     Latencies count from when a call was due, not from when it could be sent, so that a server that stalls is charged
@@ -69,31 +74,32 @@ def open_loop(address: str, path: str, message: bytes, *, rate: float, seconds: 
     Args:
         address: As of `closed_loop`, like the rest.
         path: Likewise.
-        message: Likewise.
+        body: Likewise.
         rate: Calls a second.
         seconds: How long.
         cpu: The core that h2load may use.
     """
     options = ["-c", "1", "-m", "1000", "--rps", f"{rate:.1f}", "-D", f"{seconds * 1000:.0f}ms"]
-    started, taken = _run(address, path, message, options, cpu)
+    started, taken = _run(address, path, body, options, cpu)
     due = started[0] + np.arange(len(started)) / rate
     return Load(len(taken), seconds, taken + np.maximum(started - due, 0))
 
 
 def _run(
-    address: str, path: str, message: bytes, options: list[str], cpu: int
+    address: str, path: str, body: bytes, options: list[str], cpu: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Run h2load; seconds at which each call began, in order, and how long it took."""
     with tempfile.TemporaryDirectory() as folder:
-        body, log = Path(folder) / "body", Path(folder) / "log"
-        # Length-prefixed as the gRPC protocol has it: not compressed, then the length, big-endian.
-        body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
-        command = ["taskset", "-c", str(cpu), "h2load", *options, "-t", "1", "-d", str(body), f"--log-file={log}"]
+        data, log = Path(folder) / "body", Path(folder) / "log"
+        data.write_bytes(body)
+        command = ["taskset", "-c", str(cpu), "h2load", *options, "-t", "1", "-d", str(data), f"--log-file={log}"]
         command += ["-H", CONTENT_TYPE, "-H", "te: trailers", f"http://{address}{path}"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         if done.returncode:
             raise RuntimeError(f"h2load ended with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
         rows = np.loadtxt(log, dtype=np.float64, ndmin=2)  # microseconds since 1970, HTTP status, microseconds
+    if not rows.size:
+        raise RuntimeError(f"h2load was answered nothing by {address}{path}")
     good = rows[rows[:, 1] == 200]
     good = good[good[:, 0].argsort()]
     return good[:, 0] / 1e6, good[:, 2] / 1e6

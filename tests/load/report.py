@@ -14,7 +14,7 @@ import matplotlib
 
 from tests.load.h2 import Load
 
-PACKAGES = ("digitserve", "grpcio", "numpy", "onnxruntime", "protobuf")
+PACKAGES = ("digitserve", "grpcio", "numpy", "onnxruntime", "protobuf", "pygrpc-native")
 
 
 @dataclass(frozen=True, slots=True)
