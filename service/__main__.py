@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service import logs
-from service.client_flags import access, add_flags
+from service.client_flags import access, add_flags, content
 from service.errors import DigitserveError
 from service.settings import Settings
 
@@ -113,6 +113,22 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--part", choices=PARTS, default="flow", help="flow: all of it (default); or one part of it")
     add_flags(explain)
     explain.set_defaults(run=_explain)
+
+    bench = commands.add_parser(
+        "bench",
+        help="measure how fast a server answers",
+        description="Ask a running server without pause, or at a set rate, and tell how long it takes.",
+        epilog="Exit code 1 if any call failed. This client is written in Python: on one core it reaches about 4,000 "
+        "calls a second.",
+        allow_abbrev=False,
+    )
+    bench.add_argument("images", nargs="*", type=Path, metavar="FILE", help="image files (default: the ten examples)")
+    bench.add_argument("--seconds", type=float, default=10.0, help="how long (default: 10)")
+    bench.add_argument("--in-flight", type=int, default=8, help="calls at a time (default: 8)")
+    bench.add_argument("--rate", type=float, help="calls a second, whether answers come or not, instead of --in-flight")
+    bench.add_argument("--plot", type=Path, metavar="FILE", help="write a histogram as a PNG file (needs matplotlib)")
+    add_flags(bench)
+    bench.set_defaults(run=_bench)
 
     info = commands.add_parser("info", help="which model a server answers with", allow_abbrev=False)
     info.add_argument("--json", action="store_true", help="as one JSON object")
@@ -221,6 +237,24 @@ def _explain(args: argparse.Namespace) -> int:
     )
     print(f"{args.picture}: {verdict}; drawn in {args.out}")
     return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    import uvloop
+
+    from service.bench import Load, draw
+
+    if not (args.seconds > 0 and args.in_flight > 0 and (args.rate is None or args.rate > 0)):
+        raise DigitserveError("--seconds, --in-flight and --rate must be more than 0")
+    pictures = [content(path) for path in args.images or sorted(EXAMPLES.glob("*.png"))]
+    load = Load(pictures, args.address, timeout_s=args.timeout_s, access=access(args))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        figures = runner.run(load.run(args.seconds, in_flight=args.in_flight, rate=args.rate))
+    for line in figures.lines():
+        print(line)
+    if args.plot and figures.latencies:
+        draw(figures, args.plot)
+    return int(bool(figures.errors))
 
 
 def _info(args: argparse.Namespace) -> int:

@@ -42,23 +42,27 @@ def access(args: argparse.Namespace) -> Access:
     """
     from service.client_channel import Access
 
-    token = _content(args.token_file)
+    token = content(args.token_file) if args.token_file else None
     try:
         return Access(
             tls=args.tls,
-            ca=_content(args.tls_ca_file),
-            certificate=_content(args.client_cert_file),
-            key=_content(args.client_key_file),
+            ca=content(args.tls_ca_file) if args.tls_ca_file else None,
+            certificate=content(args.client_cert_file) if args.client_cert_file else None,
+            key=content(args.client_key_file) if args.client_key_file else None,
             token=None if token is None else (token.decode("latin-1").splitlines() or [""])[0].strip(),
         )
     except ValueError as error:
         raise DigitserveError(str(error)) from None
 
 
-def _content(path: Path | None) -> bytes | None:
-    """What is in a file, if one is named."""
+def content(path: Path) -> bytes:
+    """What is in a file.
+
+    Raises:
+        DigitserveError: It cannot be read.
+    """
     try:
-        return path.read_bytes() if path else None
+        return path.read_bytes()
     except OSError as error:
         raise DigitserveError(f"cannot read {path}: {error.strerror}") from None
 

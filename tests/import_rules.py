@@ -6,6 +6,7 @@ from __future__ import annotations
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {
+        "bench",
         "bulk",
         "classify",
         "client",
@@ -22,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "arrivals": set(),
     "batching": {"arrivals", "errors", "queueing", "threads"},
+    "bench": {"client_channel", "errors", "protos"},
     "bound_runs": set(),
     "bulk": {"classify", "client", "errors"},
     "calls": {"arrivals", "errors"},
@@ -147,6 +149,7 @@ ONLY_IN = {
     "pynvml": {"gpu_metrics"},
     "grpc": {
         "__main__",
+        "bench",
         "calls",
         "client",
         "client_channel",
@@ -178,7 +181,7 @@ ONLY_IN = {
     },
     "torch": set(),
     "onnx": set(),
-    "matplotlib": {"drawing", "drawing_flow"},
+    "matplotlib": {"bench", "drawing", "drawing_flow"},
     "scipy": set(),
     "cv2": set(),
     "sklearn": set(),

@@ -239,3 +239,32 @@ def test_healthcheck_asks_the_port_the_server_was_told(server: ServerProcess) ->
         [COMMAND, "healthcheck"], env={**environ, "DIGITSERVE_GRPC_PORT": port}, capture_output=True, timeout=60
     )
     assert done.stdout == b"SERVING\n"
+
+
+def test_bench_tells_how_many_calls_were_answered_and_how_fast(ask: dict[str, str], tmp_path: Path) -> None:
+    plot = tmp_path / "latencies.png"
+    done = run("bench", "--seconds", "0.5", "--in-flight", "4", "--plot", plot, environ=ask)
+    assert done.returncode == 0, done.stderr
+    calls, times = done.stdout.splitlines()
+    assert re.fullmatch(r"[1-9]\d* calls answered in \d+\.\d s, [\d,]+ a second", calls)
+    assert re.fullmatch(r"p50 [\d.]+ ms, p90 [\d.]+ ms, p99 [\d.]+ ms, p99.9 [\d.]+ ms", times)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_at_a_rate_makes_as_many_calls_as_are_due(ask: dict[str, str]) -> None:
+    done = run("bench", EXAMPLES / "six.png", "--seconds", "0.5", "--rate", "40", environ=ask)
+    assert done.stdout.startswith("20 calls answered in ")
+
+
+def test_bench_tells_what_failed(ask: dict[str, str], tmp_path: Path) -> None:
+    text = tmp_path / "text.png"
+    text.write_bytes(b"text")
+    done = run("bench", text, "--seconds", "0.1", "--rate", "50", environ=ask)
+    assert done.returncode == 1
+    assert "0 calls answered" in done.stdout
+    assert "5 calls ended with INVALID_ARGUMENT: the 4 bytes are no image the server can read" in done.stdout
+
+
+def test_bench_of_nothing(ask: dict[str, str], tmp_path: Path) -> None:
+    assert "must be more than 0" in run("bench", "--rate", "0", environ=ask).stderr
+    assert "cannot read" in run("bench", tmp_path / "missing.png", environ=ask).stderr
