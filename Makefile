@@ -13,11 +13,12 @@ SERVE := .venv-serve
 DEV := .venv
 GPU := .venv-gpu
 PROTOS := .venv-protos
+SBOM := .venv-sbom
 IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 PIP := -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format protos model bench screenshots pictures image e2e gpu-check requirements clean
+.PHONY: help setup run test test-slow lint format protos model bench screenshots pictures image e2e gpu-check requirements sbom clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,8 +84,13 @@ gpu-check: $(GPU)/ready  ## on a machine with an NVIDIA GPU: test what only that
 requirements: $(DEV)/ready  ## pin the newest versions that pyproject.toml admits
 	$(DEV)/bin/python requirements/compile.py
 
+sbom: $(SERVE)/ready $(SBOM)/ready  ## list what the CPU server is made of, as CycloneDX, in build/digitserve.cdx.json
+	@mkdir -p build
+	@$(SBOM)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/digitserve.cdx.json $(SERVE)/bin/python
+	@echo "build/digitserve.cdx.json"
+
 clean:  ## remove the virtual environments and everything built
-	rm -rf $(SERVE) $(DEV) $(GPU) $(PROTOS) .venv-clients .venv-perf_analyzer .venv-node .venv-browser .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE) $(DEV) $(GPU) $(PROTOS) $(SBOM) .venv-clients .venv-perf_analyzer .venv-node .venv-browser .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Each environment is made anew when what it is made from changes.
 $(SERVE)/ready: requirements/serve-cpu.txt pyproject.toml
@@ -113,6 +119,11 @@ $(GPU)/ready: requirements/serve-gpu.txt requirements/gpu-check.txt pyproject.to
 $(PROTOS)/ready: requirements/protos.txt
 	@$(call make_venv,$(PROTOS))
 	@$(PROTOS)/bin/python $(PIP) install -r requirements/protos.txt
+	@touch $@
+
+$(SBOM)/ready: requirements/sbom.txt
+	@$(call make_venv,$(SBOM))
+	@$(SBOM)/bin/python $(PIP) install -r requirements/sbom.txt
 	@touch $@
 
 define make_venv
