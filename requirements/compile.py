@@ -22,7 +22,7 @@ LOCAL_BUILD = re.compile(r"\+cpu$", re.MULTILINE)
 SETS = {
     "serve-cpu.txt": ["--extra", "cpu", "--generate-hashes"],
     "serve-gpu.txt": ["--extra", "gpu", "--generate-hashes"],
-    "dev.txt": ["--extra", "cpu", "--extra", "native", "--extra", "export", "--extra", "dev"],
+    "dev.txt": ["--extra", "cpu", "--extra", "native", "--extra", "tracing", "--extra", "export", "--extra", "dev"],
 }
 
 

@@ -29,8 +29,11 @@ class Observer(Protocol):
     def queue_changed(self, images: int) -> None:
         """This many more images wait for the model, or fewer."""
 
-    def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
-        """The model ran once, on groups of images that had waited this long."""
+    def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> object:
+        """The model ran once, on groups of images that had waited this long.
+
+        Returns: What tells the run from others, for the outcomes of its groups.
+        """
 
 
 class Batcher(Generic[A]):
@@ -150,7 +153,7 @@ class Batcher(Generic[A]):
                 raise ValueError(f"the model answered {len(answers)} of {len(images)} images")
             seconds = time.monotonic() - began
             waits = [group.queue_seconds for group, start, _ in batch if not start]
-            self._observer.model_ran(len(images), seconds, waits)
+            run = self._observer.model_ran(len(images), seconds, waits)
             for account, held in _by_account(batch).items():
                 account.ran(held, seconds)
         # A failed run fails its own groups, whatever the reason, and no others.
@@ -164,7 +167,7 @@ class Batcher(Generic[A]):
             return
         row = 0
         for group, start, part in batch:
-            group.answer(start, answers[row : row + len(part)], seconds)
+            group.answer(start, answers[row : row + len(part)], seconds, run)
             row += len(part)
 
 

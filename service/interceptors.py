@@ -56,17 +56,26 @@ class CallInterceptor:
         draining: Set it to have new calls refused; health checks are still answered.
     """
 
-    def __init__(self, observer: Observer, log: RequestLog | None, *, max_message_bytes: int):
+    def __init__(
+        self,
+        observer: Observer,
+        log: RequestLog | None,
+        around: Callable[[str, Any], Any] | None = None,
+        *,
+        max_message_bytes: int,
+    ):
         """Prepare.
 
         Args:
             observer: Told of every call's start and end.
             log: Gets a line for the calls it picks, health checks excepted; None for no lines.
+            around: Makes of a method's path and handler the handler to call, health checks excepted.
             max_message_bytes: Larger requests are refused. The transport's
                 own limit has to be higher: its error cannot name the setting.
         """
         self._observer = observer
         self._log = log
+        self._around = around
         self._max_message_bytes = max_message_bytes
         self._in_progress = 0
         self.idle = asyncio.Event()
@@ -129,6 +138,8 @@ class CallInterceptor:
         observer = self._observer.calls_of(kind, service, method)
         is_health = service == HEALTH
         log, path = None if is_health else self._log, f"/{service}/{method}"
+        if self._around and not is_health:
+            handle = self._around(path, handle)
 
         async def call(request: Any, context: Context) -> Any:
             began, code, text = time.monotonic(), "CANCELLED", ""

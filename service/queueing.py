@@ -50,11 +50,13 @@ class Outcome(Generic[A]):
         answers: To its images.
         queue_seconds: From submission until the group's first run began.
         model_seconds: Sum of the runs that held images of the group.
+        run: What the observer said of the last of them.
     """
 
     answers: A
     queue_seconds: float
     model_seconds: float
+    run: object
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +90,7 @@ class Group(Generic[A]):
         """Images that no run has taken."""
         return len(self.images) - self.taken
 
-    def answer(self, start: int, answers: A, seconds: float) -> None:
+    def answer(self, start: int, answers: A, seconds: float, run: object) -> None:
         """A run that took so long answered the images from `start` on; when all are, the caller gets them."""
         self.answers[start] = answers
         self.answered += len(answers)
@@ -97,7 +99,7 @@ class Group(Generic[A]):
             # Of two runs at the same time, the one with a later part may end first.
             first, *others = [self.answers[begins] for begins in sorted(self.answers)]
             answers = first.followed_by(others) if others else first
-            self.future.set_result(Outcome(answers, self.queue_seconds, self.model_seconds))
+            self.future.set_result(Outcome(answers, self.queue_seconds, self.model_seconds, run))
 
     def failed(self, error: Exception) -> None:
         """The caller gets an error instead."""

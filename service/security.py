@@ -225,7 +225,7 @@ class Security:
     tokens: Tokens | None
 
     @classmethod
-    def of(cls, *, cert_file: str, key_file: str, client_ca_file: str, token_file: str) -> Security:
+    def of(cls, cert_file: str, key_file: str, client_ca_file: str, token_file: str) -> Security:
         """Read files; "" stands for none.
 
         Raises:

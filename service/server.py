@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import grpc
 from aiohttp import web as aiohttp_web
@@ -34,9 +35,9 @@ from service import (
 from service.classifier import Classifier
 from service.control import Alone
 from service.decoding import Decoder
-from service.devices import GpuOptions
 from service.doors import Doors
 from service.draining import announce, finish_calls
+from service.errors import RuntimeMissing
 from service.explaining import Explainer
 from service.grpc_admission import TokenInterceptor
 from service.grpcio_options import grpcio_options
@@ -48,20 +49,23 @@ from service.inference_calls import InferenceCalls
 from service.interceptors import CallInterceptor
 from service.loading import Loader
 from service.metrics import Metrics
+from service.opening import open_model
 from service.operations import operations_app
 from service.ports import Running
 from service.readiness import Readiness
 from service.recovery import Recovery
 from service.reflection import add_reflection
-from service.repository import Model, ModelFile
 from service.request_log import RequestLog
-from service.runtime import LayerSession, Session
+from service.runtime import LayerSession
 from service.security import Security
 from service.settings import Settings
 from service.supervised import Supervised
 from service.transport import Transport
 from service.trial import Trials
 from service.versions import Versions
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -96,26 +100,23 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
     metrics.transport(carrier.name, carrier.reason)
     metrics.serving(False)
     security = Security.of(
-        cert_file=settings.tls_cert_file,
-        key_file=settings.tls_key_file,
-        client_ca_file=settings.tls_client_ca_file,
-        token_file=settings.token_file,
+        settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file, settings.token_file
     )
     reader = ImageReader(settings.max_image_bytes, settings.max_image_pixels)
-    decoder = Decoder(
-        reader,
-        threads=share.decode_threads,
-        max_images=settings.max_queue_images,
-        observer=metrics,
-    )
+    tracing = _tracing() if settings.tracing == "on" else None
+    decoder = Decoder(reader, threads=share.decode_threads, max_images=settings.max_queue_images, observer=metrics)
     versions = Versions(
-        max_run_images=settings.max_run_images, max_queue_images=settings.max_queue_images, observer=metrics
+        max_run_images=settings.max_run_images,
+        max_queue_images=settings.max_queue_images,
+        observer=tracing.observer(metrics) if tracing else metrics,
+        around=tracing.batcher if tracing else None,
     )
     if settings.triton_metrics == "on":
         metrics.show_also(("model", "version"), lambda: triton_metrics.series(versions, settings.model_name))
     if settings.device != "cpu" and (nvml := gpu_metrics.open_nvml()):
         metrics.show_also(("gpu_uuid",), lambda: gpu_metrics.series(nvml))
-    classifier = Classifier(decoder, versions, max_batch_images=settings.max_batch_images, observer=metrics)
+    read = tracing.decoder(decoder) if tracing else decoder
+    classifier = Classifier(read, versions, max_batch_images=settings.max_batch_images, observer=metrics)
     explainer = Explainer(reader, classifier, versions, make_session=LayerSession)
     readiness = Readiness(HEALTH_NAMES, metrics, has_model=lambda: bool(versions.loaded()))
     trials = Trials()
@@ -124,7 +125,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         versions,
         find=lambda: repository.find(settings.models_dir, settings.model_name),
         # A file that ends the process must not take along what answers, or could answer.
-        load=lambda file, is_only: _load_model(settings, file, None if is_only else trials, recovery.device_lost),
+        load=lambda file, is_only: open_model(settings, file, None if is_only else trials, recovery.device_lost),
         policy=settings.model_versions,
         observer=metrics,
         on_change=readiness.tell,
@@ -150,7 +151,10 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         )
         if request_log:
             stack.callback(request_log.flush)
-        calls = CallInterceptor(metrics, request_log, max_message_bytes=settings.max_message_bytes)
+        if tracing:
+            stack.push_async_callback(tracing.close)
+        traced = tracing.around_call if tracing else None
+        calls = CallInterceptor(metrics, request_log, traced, max_message_bytes=settings.max_message_bytes)
         stack.callback(decoder.close)
         stack.callback(explainer.close)
         following = asyncio.create_task(security.follow())
@@ -183,6 +187,8 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         )
         if settings.page == "on":
             page.add_routes(app, versions, version("digitserve"), settings.max_image_bytes)
+        if tracing:
+            app.middlewares.insert(0, tracing.around_requests())
         public = _http(app, settings, security, metrics)
 
         async def listen() -> tuple[int, int]:
@@ -220,30 +226,12 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         yield Running(grpc_port, http_port, ops_port, security.scheme, versions.in_words(), recovery.failed)
 
 
-def _load_model(settings: Settings, file: ModelFile, trials: Trials | None, on_lost: Callable[[], None]) -> Model:
-    gpu = GpuOptions(
-        precision=settings.gpu_precision,
-        cudnn_search=settings.gpu_cudnn_search,
-        arena=settings.gpu_arena,
-        memory_mib=settings.gpu_memory_mib,
-        graphs=settings.gpu_graphs == "on",
-        tensorrt_cache_dir=settings.tensorrt_cache_dir,
-    )
-
-    def make_session(model: bytes) -> Session:
-        if trials:
-            trials.run(model, max_run_images=settings.max_run_images)
-        return Session(
-            model,
-            device=settings.device,
-            threads=settings.threads,
-            max_run_images=settings.max_run_images,
-            on_missing=settings.on_device_missing,
-            gpu=gpu,
-            on_lost=on_lost,
-        )
-
-    return repository.load(file, make_session)
+def _tracing() -> Tracing:
+    try:
+        from service.tracing import Tracing
+    except ImportError:
+        raise RuntimeMissing("--tracing on needs OpenTelemetry; run: pip install 'digitserve[tracing]'") from None
+    return Tracing.to_collector(version("digitserve"))
 
 
 def _grpc_server(

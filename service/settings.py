@@ -122,6 +122,9 @@ class Settings:
     log_request_share: float = _setting(
         0.0, "log", "share of the requests that get a line on standard output, 0 to 1", between(0, 1)
     )
+    tracing: str = _setting(
+        "off", "log", "on: spans of OpenTelemetry for a collector; OTEL_* variables say the rest", one_of("off", "on")
+    )
     triton_metrics: str = _setting(
         "off", "metrics", "on: show the statistics also under Triton's names, nv_inference_*", one_of("off", "on")
     )

@@ -94,7 +94,7 @@ class Statistics:
         """This many more images wait for the model, or fewer."""
         self._observer.queue_changed(images)
 
-    def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
-        """The model ran once, on groups of images that had waited this long."""
+    def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> object:
+        """The model ran once, on groups of images that had waited this long; returns what the observer does."""
         self.pixels.ran(images, seconds)
-        self._observer.model_ran(images, seconds, waits)
+        return self._observer.model_ran(images, seconds, waits)

@@ -47,10 +47,7 @@ async def supervise(settings: Settings, cores: Cores, share: Share, on_serving: 
     """
     metrics = GatheredMetrics()
     security = Security.of(
-        cert_file=settings.tls_cert_file,
-        key_file=settings.tls_key_file,
-        client_ca_file=settings.tls_client_ca_file,
-        token_file=settings.token_file,
+        settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file, settings.token_file
     )
     serving = draining = False
 

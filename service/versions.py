@@ -6,6 +6,7 @@ replaced or taken away still answers what it has accepted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.batching import Batcher, Observer
@@ -27,14 +28,23 @@ class Version:
 class Versions:
     """Finds the version that answers a request. Use as an async context manager; leaving it closes all."""
 
-    def __init__(self, *, max_run_images: int, max_queue_images: int, observer: Observer):
+    def __init__(
+        self,
+        *,
+        max_run_images: int,
+        max_queue_images: int,
+        observer: Observer,
+        around: Callable[[Batcher[Judged]], Batcher[Judged]] | None = None,
+    ):
         """Prepare; nothing is loaded.
 
         Args:
             max_run_images: Most images in one run of a model.
             max_queue_images: Images that may wait for one version.
             observer: Told of every queue and every run.
+            around: Makes of a batcher what callers submit to.
         """
+        self._around = around
         self._max_run_images = max_run_images
         self._max_queue_images = max_queue_images
         self._observer = observer
@@ -90,7 +100,7 @@ class Versions:
         def run(images: Images) -> Judged:
             return judge(images, *model.run(images), reject_threshold=model.reject_threshold)
 
-        batcher = Batcher(
+        batcher: Batcher[Judged] = Batcher(
             run,
             max_run_images=self._max_run_images,
             max_queue_images=self._max_queue_images,
@@ -98,6 +108,8 @@ class Versions:
             runs_at_once=model.runs_at_once,
         )
         batcher.start()
+        if self._around:
+            batcher = self._around(batcher)
         before = self._loaded.get(model.version)
         self._set({**self._loaded, model.version: Version(model, batcher, statistics)})
         if before:

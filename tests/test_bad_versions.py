@@ -87,7 +87,7 @@ async def test_a_failed_load_is_tried_again_when_asked_for(tmp_path: Path, monke
     async with serving(tmp_path) as ask:
         put(tmp_path, 2, answering(2))
         with monkeypatch.context() as patch:
-            patch.setattr(server_module, "_load_model", lambda *_, **__: 1 / 0)
+            patch.setattr(server_module, "open_model", lambda *_, **__: 1 / 0)
             code, text = await ask.failed_load()
             assert code == "INVALID_ARGUMENT" and "its log knows more" in text and "ZeroDivision" not in text
             assert await ask.states() == [("1", "READY"), ("2", "UNAVAILABLE")]

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
-from service import ports
+from service import opening, ports
 from service import server as server_module
 from service.errors import ModelUnusable, PortUnavailable
 from service.judging import Floats, Images
@@ -57,7 +57,7 @@ async def until_metrics_show(ops_port: int, line: str) -> None:
 def replace_model(monkeypatch: pytest.MonkeyPatch, run: Callable[[Images], tuple[Floats, Floats]]) -> None:
     """Let the server load a model made of a function."""
     model = Model("digits", "1", "", "", 1.0, 0.0, "", "", "", "", 0.0, ["CPU"], ["CPU"], run, b"")
-    monkeypatch.setattr(server_module, "_load_model", lambda *_: model)
+    monkeypatch.setattr(server_module, "open_model", lambda *_: model)
 
 
 async def test_a_server_serves_while_its_context_lasts() -> None:
@@ -85,7 +85,7 @@ async def test_l9_until_the_model_is_loaded_the_ports_answer_not_ready(monkeypat
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     go_on = asyncio.Event()
     loop = asyncio.get_running_loop()
-    real_load, real_listen = server_module._load_model, ports.open_grpc
+    real_load, real_listen = opening.open_model, ports.open_grpc
 
     def listen(*args: object) -> int:
         found = real_listen(*args)  # type: ignore[arg-type]
@@ -97,7 +97,7 @@ async def test_l9_until_the_model_is_loaded_the_ports_answer_not_ready(monkeypat
         return real_load(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ports, "open_grpc", listen)
-    monkeypatch.setattr(server_module, "_load_model", load)
+    monkeypatch.setattr(server_module, "open_model", load)
 
     async def start() -> None:
         async with running(free_ports()):
