@@ -92,6 +92,7 @@ def test_lines_of_many_threads_arrive_whole(pipe: tuple[int, int]) -> None:
     assert sorted(lines) == sorted(c * 300 for c in letters for _ in range(50))
 
 
+@pytest.mark.slow
 def test_s1_nobody_reads_the_log_of_a_server_and_every_call_is_answered() -> None:
     """A pipe holds 64 kB; nothing takes a line out of either of the two."""
     with ServerProcess("--log-request-share", "1", "--log-format", "json") as process:

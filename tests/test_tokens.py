@@ -114,6 +114,17 @@ def test_s6_the_operations_port_shows_metrics_to_holders_of_a_token_only(guarded
     assert guarded.metric("digitserve_turned_away_total", port="grpc") == before + 1
 
 
+@pytest.mark.slow
+def test_s6_workers_and_their_supervisor_want_one_too(token_file: Path) -> None:
+    with ServerProcess("--workers", "2", "--token-file", str(token_file), token=TOKEN) as process:
+        assert call(process, "/digits.v1.DigitClassifier/GetModel", streams=False) == "UNAUTHENTICATED"
+        assert call(process, "/digits.v1.DigitClassifier/GetModel", streams=False, token=TOKEN, body=b"") == "OK"
+        for url in (f"{process.http_url}/v2", f"{process.ops_url}/metrics"):
+            assert (status(url), status(url, authorization=f"Bearer {TOKEN}")) == (401, 200)
+        assert status(f"{process.ops_url}/readyz") == 200
+        assert process.metric("digitserve_turned_away_total", port="grpc") == 1
+
+
 @pytest.mark.parametrize("token", [TOKEN, OTHER])
 def test_holders_of_any_token_are_answered(guarded: ServerProcess, token: str, tmp_path: Path) -> None:
     with Client(guarded.grpc_address, access=Access(token=token)) as client:
