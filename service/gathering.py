@@ -15,13 +15,12 @@ from prometheus_client import (
     Gauge,
     ProcessCollector,
     disable_created_metrics,
-    generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from service.metrics import Family, plain_families
+from service.metrics import Family, exposition_of, plain_families
 
 # Series that outlive a worker. What has no type is Triton's: counters with names that Prometheus' counters cannot have,
 # and one that is none.
@@ -86,7 +85,7 @@ class GatheredMetrics(Collector):
         """
         self._ready.set(is_ready)
         self._workers.set(ready_workers)
-        return generate_latest(self)
+        return exposition_of(self)
 
     def collect(self) -> Iterator[Metric]:
         """The sums."""

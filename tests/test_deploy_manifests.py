@@ -167,3 +167,12 @@ def test_a_job_has_as_many_shards_as_completions() -> None:
     address = next(argument for argument in arguments if argument.startswith("--address="))
     assert address == f"--address={one(render('overlays/cpu'), 'Service', 'digitserve')['metadata']['name']}:8001"
     assert 8001 in {port["containerPort"] for port in container["ports"]}
+
+
+def test_the_gpu_overlay_asks_for_one_gpu_and_no_less() -> None:
+    resources = render("overlays/gpu")
+    settings, (container,) = settings_of(resources), pod(resources)["containers"]
+    assert (settings.device, settings.on_device_missing, settings.workers) == ("cuda", "fail", 1)
+    assert settings.max_run_images <= settings.max_queue_images
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert container["image"].endswith(":gpu")

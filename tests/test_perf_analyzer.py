@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import csv
 import json
 import os
 import re
 import shutil
 import subprocess
 import sysconfig
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from service import gpu_metrics
+from service.metrics import Metrics
 from service.tensors import join_bytes
 from tests.conftest import REPOSITORY
 from tests.environments import environment
 from tests.server_process import ServerProcess
+from tests.test_gpu_metrics import FakeNvml
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.timeout(900)]
 Measure = Callable[..., str]
@@ -115,6 +122,38 @@ def test_image_files(server: ServerProcess, measure: Measure, mode: str, tmp_pat
     data = tmp_path / "data.json"
     data.write_text(json.dumps({"data": [{"image": image}]}))
     check_split(measure("-m", "digits_image", *address(server, mode), "--input-data", str(data)), 1)
+
+
+def test_it_reads_the_gpus_metrics(server: ServerProcess, measure: Measure, tmp_path: Path) -> None:
+    """Of a machine with two GPUs, as an NVML that is handed in has them."""
+    metrics = Metrics()
+    metrics.show_also(("gpu_uuid",), lambda: gpu_metrics.series(FakeNvml()))
+    text = asyncio.run(metrics.exposition())
+
+    class Shown(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", metrics.content_type)
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Shown) as shown:
+        threading.Thread(target=shown.serve_forever).start()
+        try:
+            url, report = f"http://127.0.0.1:{shown.server_port}/metrics", tmp_path / "report.csv"
+            collect = ["--collect-metrics", "--metrics-url", url, "--metrics-interval", "100"]
+            measure("-m", "digits", *address(server, "-i grpc"), *collect, "-f", str(report), "--verbose-csv")
+        finally:
+            shown.shutdown()
+    columns, values = csv.reader(report.read_text().splitlines())
+    found = dict(zip(columns, values, strict=True))
+    assert found["Avg GPU Utilization"] == "GPU-0:0.25;GPU-1:0.5;"
+    assert found["Avg GPU Power Usage"] == "GPU-0:72.5;"
+    assert found["Max GPU Memory Usage"] == "GPU-0:1073741824;GPU-1:1073741824;"
+    assert found["Total GPU Memory"] == "GPU-0:4294967296;GPU-1:4294967296;"
 
 
 def address(server: ServerProcess, mode: str) -> list[str]:
