@@ -111,6 +111,23 @@ def test_workers_follow_the_limit(folder: str) -> None:
     assert ("valueFrom" in workers) != (folder == "overlays/gpu")
 
 
+@pytest.mark.parametrize("folder", [*WITH_DEPLOYMENT, "overlays/kserve"])
+def test_s8_all_but_the_developers_server_are_in_production(folder: str) -> None:
+    settings = settings_of(render(folder))
+    assert settings.profile == ("default" if folder == "overlays/dev" else "production")
+    assert settings.log_format == ("text" if folder == "overlays/dev" else "json")
+
+
+def test_the_tokens_are_read_where_the_secret_is_mounted() -> None:
+    resources = render("overlays/tokens")
+    (server, *_), volumes = pod(resources)["containers"], pod(resources)["volumes"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in server["volumeMounts"]}
+    (name,) = [
+        volume["name"] for volume in volumes if volume.get("secret", {}).get("secretName") == "digitserve-tokens"
+    ]
+    assert settings_of(resources).token_file == f"{mounted[name]}/tokens"
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_pods_are_restricted(folder: str) -> None:
     """As the Pod Security Standard "restricted" demands, and a read-only root and no token beyond it."""
