@@ -36,6 +36,8 @@ DRAFT_SIDE = 500
 LARGE_PIXELS = 4_000_000
 # Where Pillow finds how a picture is to be turned, besides TIFF's own tags; looking there is a third of decoding 28x28.
 ORIENTATIONS = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})
+# A picture with less contrast than this, out of 255, shows nothing as it is.
+FAINTEST_DRAWING = 24
 # Pillow keeps 8 bytes for every row.
 LONGEST_SIDE = 20_000
 
@@ -171,6 +173,10 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     if not np.isfinite(brightest):
         brightest = float(wide.max())
     full = next((full for full in (1, 255, 4095, 65535) if brightest <= full), brightest)
+    darkest, lightest = np.quantile(wide, [0.001, 0.999])
+    if 0 < (lightest - darkest) * (255 / full) < FAINTEST_DRAWING:
+        # Eight bits of the whole range would leave little of it.
+        wide, full = wide - np.float32(darkest), float(lightest - darkest)
     return Image.fromarray((wide * (255 / full)).clip(0, 255).astype(np.uint8))
 
 
@@ -196,6 +202,10 @@ def _on_paper(picture: Pixels) -> Pixels:
         elif colours[opaque].std(0).max() > 30 or opaque.mean() > 0.5:
             paper = most
     laid: Pixels = (paper + (colours - paper) * alpha).round().astype(np.uint8)
+    if np.ptp(laid) < FAINTEST_DRAWING:
+        # The drawing is what was cut out of a sheet.
+        paper[:] = 0 if paper.mean() > 127 else 255
+        laid = (paper + (colours - paper) * alpha).round().astype(np.uint8)
     return laid[..., 0] if laid.shape[-1] == 1 else laid
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from service.filters import box_mean, closing, roughness, shrink, with_seam
 from service.parts import find_digit_parts
 from service.rules import without_rules
+from service.sheets import without_table
 from service.steps import Note, unnoted
 
 Pixels = npt.NDArray[np.uint8]
@@ -49,6 +50,8 @@ WIDEST_EDGE = 0.05
 BLURREST_DIGIT = 0.12
 # The largest part of a digit in a photo is at least this share of it.
 SMALLEST_DIGIT = 0.03
+# Ink under the band of a shadow is this much darker than it, and as a digit at least this share of the picture.
+DARKER_THAN_BAND, SMALLEST_BENEATH = 1.3, 0.12
 # Ink is this much above the faintest that could be told from noise.
 CLEARLY = 1.5
 # Share of a picture that is either ink or paper if it was drawn; the rest are edges.
@@ -73,7 +76,8 @@ def find_ink(picture: Pixels, note: Note = unnoted) -> Field | None:
     if level is not None:
         rise, noise = rise_above_level(channel, level)
     else:
-        channel = without_grain(channel)
+        picture = without_table(picture)
+        channel = without_grain(colour_of_ink(picture))
         rise, noise = rise_above_paper(channel, best_view(channel), note)
     note("contrast", rise)
     faintest = faintest_ink(rise, noise)
@@ -215,11 +219,30 @@ def find_digit(rise: Field, faintest: float, noise: float) -> Field | None:
     if (threshold := SMUDGE * strong) > faintest and (found := find_digit_parts(rise, threshold)):
         mask, extent = found
         strong = strength(rise, mask)
+    if noise and (above := _above_band(rise, mask)):
+        mask, extent = above
+        strong = strength(rise, mask)
     if noise and (strong < CLEARLY * faintest or extent < SMALLEST_DIGIT * max(rise.shape)):
         return None
     floor = min(3 * noise, strong / 2)
     ink = ((rise - floor) / (strong - floor)).clip(0, 1)
     return np.where(with_seam(mask), ink, np.float32(0))
+
+
+def _above_band(rise: Field, mask: Mask) -> tuple[Mask, int] | None:
+    """What is darker than the band of a shadow across picture and digit; None where there is no such band."""
+    if _borders(mask) < 2:
+        return None
+    edge = np.concatenate([rise[0][mask[0]], rise[-1][mask[-1]], rise[:, 0][mask[:, 0]], rise[:, -1][mask[:, -1]]])
+    found = find_digit_parts(rise, DARKER_THAN_BAND * float(np.quantile(edge, 0.75)))
+    if found is None or found[1] < SMALLEST_BENEATH * max(rise.shape) or _borders(found[0]):
+        return None
+    return found
+
+
+def _borders(mask: Mask) -> int:
+    """How many of the picture's four borders a mask touches."""
+    return sum(bool(border.any()) for border in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
 
 
 def has_edges(ink: Field) -> bool:

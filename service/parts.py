@@ -24,6 +24,10 @@ MOST_PARTS = 64
 AT_BORDER = 0.15
 # So does one that lies wholly within this share of the picture along its border: holes and edges of paper.
 AT_MARGIN = 0.08
+# A bar is this much longer than wide, and fills this share of the rectangle with the same moments.
+BAR_LENGTH, BAR_FILLED = 5.0, 0.85
+# A bar is no stroke beside something of this share of the picture, if it is this much longer and this far away from it.
+SOMETHING, LONGER, AWAY = 0.12, 1.5, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,8 @@ class Parts:
         middle = (box[:, :2] + box[:, 2:]) / 2 / (height, width) - 0.5
         score = self.weight[largest] * np.where(at_border | at_margin, AT_BORDER, 1.0) * (1 - np.hypot(*middle.T))
         extent = self.extent()[largest]
+        foreign = self._foreign(largest, extent, at_border) if len(largest) > 1 else np.zeros(1, bool)
+        score[foreign] = 0
         # Long things at the border are the edge of the page or the table, a finger or a neighbour cut off.
         main = int(score.argmax())
         chosen = np.zeros(len(largest), bool)
@@ -117,10 +123,41 @@ class Parts:
             size = (whole[2:] - whole[:2]).max()
             gap = np.hypot(*np.maximum(0, np.maximum(box[:, :2] - whole[2:], whole[:2] - box[:, 2:])).T)
             belongs = extent >= size * np.minimum(0.12 + 1.2 * gap / size, 0.5)
-            belongs &= ~at_border | at_border[main]
+            belongs &= (~at_border | at_border[main]) & ~foreign
             if not (belongs & ~chosen).any():
                 return np.sort(largest[chosen])
             chosen |= belongs
+
+    def _foreign(self, numbers: Indices, extent: Indices, at_border: Mask) -> Mask:
+        """Which parts are a pen, or the band of a shadow, that lies beside what may be a digit."""
+        height, width = self.rise.shape
+        box = self.box[numbers]
+        bar = self._bars()[numbers]
+        other = ~bar & ~at_border & (extent >= SOMETHING * max(height, width))
+        if not bar.any() or not other.any():
+            return np.zeros(len(numbers), bool)
+        largest = int(np.where(other, extent, 0).argmax())
+        apart = np.maximum(0, np.maximum(box[:, :2] - box[largest, 2:], box[largest, :2] - box[:, 2:])).max(1)
+        borders = (box[:, :2] == 0).sum(1) + (box[:, 2] == height) + (box[:, 3] == width)
+        longer = (extent >= LONGER * extent[largest]) & (apart >= AWAY * extent[largest])
+        return np.asarray(bar & ((borders >= 2) | longer))
+
+    def _bars(self) -> Mask:
+        """Which parts are straight, long and filled, by their second moments."""
+        count, runs = len(self.weight), self.runs
+        pixels = (runs.end - runs.start).astype(np.float64)
+        middle, row = (runs.start + runs.end - 1) / 2, runs.row.astype(np.float64)
+
+        def mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            return np.bincount(self.label, pixels * values, count) / area
+
+        area = np.bincount(self.label, pixels, count)
+        x, y = mean(middle), mean(row)
+        xx = mean(middle**2 + (pixels**2 - 1) / 12) - x**2 + 1 / 12
+        yy, xy = mean(row**2) - y**2 + 1 / 12, mean(row * middle) - x * y
+        half, bent = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+        length, width = np.sqrt(12 * (half + bent)), np.sqrt(12 * np.maximum(half - bent, 1 / 12))
+        return np.asarray((length >= BAR_LENGTH * width) & (area >= BAR_FILLED * length * width))
 
     def mask_of(self, numbers: Indices) -> Mask:
         """Where some of the parts are: bool (height, width)."""

@@ -74,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "versions",
     },
     "inference_calls": {"calls", "errors", "inference", "protos"},
-    "ink": {"filters", "parts", "rules", "steps"},
+    "ink": {"filters", "parts", "rules", "sheets", "steps"},
     "interceptors": {"errors", "request_log"},
     "judging": set(),
     "layers": {"errors", "protos"},
@@ -107,6 +107,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"errors", "setting_checks", "setting_texts"},
     "signals": set(),
     "steps": set(),
+    "sheets": {"filters", "parts"},
     "statistics": {"batching"},
     "supervised": {"control", "line", "loading", "metrics", "protos"},
     "supervisor": {

@@ -224,3 +224,21 @@ def test_pillow_may_not_open_other_formats() -> None:
     Image.new("L", (28, 28)).save(file, "PPM")
     with pytest.raises(InvalidImage, match="no image the server can read"):
         READER.read(file.getvalue())
+
+
+def test_16_bits_with_hardly_any_contrast_are_read(seven: Pixels) -> None:
+    page = np.asarray(on_paper(seven).convert("L"))
+    faint = (30_000 + page.astype(np.uint16) * 2).astype(np.uint16)
+    seen = READER.read(encode(Image.fromarray(faint)))
+    assert seen.max() == 255
+    clear = READER.read(encode(Image.fromarray(page)))
+    assert np.abs(seen.astype(int) - clear).mean() < 8
+    assert READER.read(encode(Image.fromarray(np.full((60, 60), 30_000, np.uint16)))).max() == 0
+
+
+@pytest.mark.parametrize("sheet", [0, 255])
+def test_a_digit_that_was_cut_out_of_a_sheet_is_read(seven: Pixels, sheet: int) -> None:
+    page = 255 - np.asarray(on_paper(seven).convert("L"))
+    cut = np.full((*page.shape, 4), sheet, np.uint8)
+    cut[..., 3] = 255 - page
+    assert np.array_equal(READER.read(encode(Image.fromarray(cut))), READER.read(encode(Image.fromarray(255 - page))))

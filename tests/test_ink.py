@@ -168,3 +168,15 @@ def test_odd_pictures_do_no_harm(shape: tuple[int, ...], kind: str) -> None:
     assert READER.read(encode(picture)).shape == (28, 28)
     assert ink is None or (ink.shape == shape[:2] and ink.min() >= 0 and ink.max() <= 1)
     assert kind == "noise" or ink is None
+
+
+def test_the_hard_band_of_a_shadow_is_not_taken_for_the_digit(
+    read_digits: Callable[[list[bytes]], list[int]], digits: Digits
+) -> None:
+    files = []
+    for seed, digit in enumerate(digits[0][:COUNT]):
+        page = np.asarray(photograph(digit, Scene(), seed)).astype(np.float32)
+        columns = np.arange(page.shape[1])
+        page[:, abs(columns - page.shape[1] * (0.3 + 0.4 * seed / COUNT)) < 12] *= 0.55
+        files.append(encode(Image.fromarray(page.astype(np.uint8)), "JPEG", quality=85))
+    assert share_right(read_digits, files, digits) >= 0.8

@@ -68,3 +68,25 @@ def test_which_parts_are_the_digit(bars: list[tuple[int, int, int, int]], kept: 
 
 def test_a_page_without_ink_has_no_parts() -> None:
     assert not find_parts(field(), 50).any_ink()
+
+
+@pytest.mark.parametrize(
+    ("bars", "kept"),
+    [
+        # a pen beside a digit, and the band of a shadow from border to border
+        ([(40, 60, 70, 80), (5, 30, 95, 36)], [0]),
+        ([(40, 60, 70, 80), (0, 30, 100, 36)], [0]),
+        # a one alone, and beside a speck
+        ([(20, 30, 80, 36)], [0]),
+        ([(20, 30, 80, 36), (40, 80, 44, 84)], [0]),
+        # a one beside another digit, and the two strokes of a four
+        ([(40, 60, 70, 80), (35, 30, 75, 36)], [0, 1]),
+        ([(30, 40, 60, 55), (22, 57, 82, 63)], [0, 1]),
+    ],
+)
+def test_a_pen_or_a_shadow_beside_a_digit_is_no_part_of_it(
+    bars: list[tuple[int, int, int, int]], kept: list[int]
+) -> None:
+    parts = find_parts(field(*bars), 50)
+    mask = parts.mask_of(parts.digit())
+    assert [number for number, (top, left, *_) in enumerate(bars) if mask[top, left]] == kept
