@@ -76,8 +76,9 @@ def find_ink(picture: Pixels, note: Note = unnoted) -> Field | None:
     if level is not None:
         rise, noise = rise_above_level(channel, level)
     else:
-        picture = without_table(picture)
-        channel = without_grain(colour_of_ink(picture))
+        if (sheet := without_table(picture)) is not picture:
+            channel = colour_of_ink(sheet)
+        channel = without_grain(channel)
         rise, noise = rise_above_paper(channel, best_view(channel), note)
     note("contrast", rise)
     faintest = faintest_ink(rise, noise)
