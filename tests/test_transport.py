@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+from typing import Any
 
+import grpc
 import pytest
 
 from protos import digits_pb2 as pb
@@ -71,3 +74,32 @@ def test_a_process_takes_a_transport_by_itself_and_logs_why() -> None:
         assert server.metric("digitserve_transport_info", name=expected) == 1
         _, stderr = server.stop()
     assert f"gRPC calls are carried by {expected}: " in stderr
+
+
+def test_what_the_transports_answer_by_themselves(transport: str, server: ServerProcess) -> None:
+    """Before any code of ours: the table in docs/performance.md."""
+    raw = pb.ClassifyRequest(format=pb.IMAGE_FORMAT_RAW_28X28, image=bytes(784)).SerializeToString()
+    with grpc.insecure_channel(server.grpc_address) as channel:
+
+        def code(message: bytes, method: str = "Classify", **call: Any) -> grpc.StatusCode:
+            ask: Any = channel.unary_unary(f"/digits.v1.DigitClassifier/{method}")
+            try:
+                ask.with_call(message, timeout=30, **call)
+            except grpc.RpcError as error:
+                status: grpc.StatusCode = error.code()
+                return status
+            return grpc.StatusCode.OK
+
+        assert code(raw, compression=grpc.Compression.Gzip) == grpc.StatusCode.OK
+        assert code(raw, method="Guess") == grpc.StatusCode.UNIMPLEMENTED
+        assert code(bytes(17 << 20)) == grpc.StatusCode.RESOURCE_EXHAUSTED
+        too_much = code(raw, metadata=(("x-much", "m" * 20_000),))
+        assert too_much == {"grpcio": grpc.StatusCode.RESOURCE_EXHAUSTED, "native": grpc.StatusCode.UNKNOWN}[transport]
+
+
+async def test_more_calls_at_a_time_than_a_connection_may_have(server: ServerProcess) -> None:
+    request = pb.ClassifyRequest(format=pb.IMAGE_FORMAT_RAW_28X28, image=bytes(784))
+    async with grpc.aio.insecure_channel(server.grpc_address) as channel:
+        stub = digits_pb2_grpc.DigitClassifierStub(channel)
+        answers = await asyncio.gather(*(stub.Classify(request, timeout=60) for _ in range(300)))
+    assert {answer.prediction.rejection_reason for answer in answers} == {"blank"}
