@@ -24,6 +24,8 @@ MAX_LINES = 2000
 FLUSH_S = 1.0
 # Lines are gathered for so long: a thread that wakes for each takes the interpreter from the calls as often.
 GATHER_S = 0.02
+# What callers sent may be part of either.
+MESSAGE_CHARACTERS, TRACEBACK_CHARACTERS = 2000, 8000
 # What a pipe takes whole, so that the lines of several processes do not mix.
 CHUNK_BYTES = select.PIPE_BUF
 
@@ -47,9 +49,14 @@ class LineWriter:
         self._arrived = threading.Event()
         threading.Thread(target=self._work, name="log", daemon=True).start()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a line that comes now is not dropped at once."""
+        return len(self._waiting) < self._max_lines
+
     def put(self, line: str) -> None:
         """Have a line written some time; returns at once."""
-        if len(self._waiting) >= self._max_lines:
+        if not self.has_room:
             self._on_drop()
             return
         self._waiting.append(line.encode(errors="backslashreplace") + b"\n")
@@ -102,11 +109,11 @@ class _Handler(logging.Handler):
         self._writer = LineWriter(sys.stderr.fileno(), on_drop=self._drop)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if dropped := self._dropped:
-            self._dropped = 0
-            values = (__name__, logging.WARNING, "", 0, "%d lines of the log were dropped", (dropped,), None)
-            self._writer.put(self.format(logging.LogRecord(*values)))
         try:
+            if self._dropped and self._writer.has_room:
+                values = (__name__, logging.WARNING, "", 0, "%d lines of the log were dropped", (self._dropped,), None)
+                self._dropped = 0
+                self._writer.put(self.format(logging.LogRecord(*values)))
             self._writer.put(self.format(record))
         except Exception:
             self.handleError(record)
@@ -124,11 +131,12 @@ class _TextFormatter(logging.Formatter):
         super().__init__(f"%(asctime)s %(levelname)s {who}%(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return escaped(super().formatMessage(record))
+        return escaped(super().formatMessage(record)[:MESSAGE_CHARACTERS])
 
     def formatException(self, ei: object) -> str:
         # Its line breaks are Python's, and those of the error's own text cannot be told from them.
-        return "\n".join(map(escaped, super().formatException(ei).split("\n")))  # type: ignore[arg-type]
+        traceback = super().formatException(ei)[-TRACEBACK_CHARACTERS:]  # type: ignore[arg-type]
+        return "\n".join(map(escaped, traceback.split("\n")))
 
 
 class _JsonFormatter(logging.Formatter):
@@ -137,8 +145,9 @@ class _JsonFormatter(logging.Formatter):
         self._speaker = {"process": speaker} if speaker else {}
 
     def format(self, record: logging.LogRecord) -> str:
-        fault = {"traceback": self.formatException(record.exc_info)} if record.exc_info else {}
-        facts = {"logger": record.name, "message": record.getMessage(), **self._speaker, **fault}
+        facts = {"logger": record.name, "message": record.getMessage()[:MESSAGE_CHARACTERS], **self._speaker}
+        if record.exc_info:
+            facts["traceback"] = self.formatException(record.exc_info)[-TRACEBACK_CHARACTERS:]
         return json_line(record.created, record.levelname.lower(), facts)
 
 

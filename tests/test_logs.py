@@ -6,12 +6,14 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import string
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -22,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
-from service.logs import LineWriter, _JsonFormatter, _TextFormatter
+from service.logs import LineWriter, _Handler, _JsonFormatter, _TextFormatter
 from service.request_log import RequestLog
 from tests.server_process import ServerProcess, wait_until
 
@@ -175,7 +177,7 @@ def test_s2_whatever_the_text(method: str, peer: str, identity: str, error: str)
     assert method.startswith(json.loads(in_json).get("method", ""))
 
 
-@given(st.text())
+@given(st.text(max_size=500))
 def test_s2_what_else_is_logged_has_a_line_for_itself_too(text: str) -> None:
     record = logging.LogRecord("service.x", logging.WARNING, "", 0, "model %s is no good", (text,), None)
     in_text, in_json = _TextFormatter("worker 1").format(record), _JsonFormatter("worker 1").format(record)
@@ -197,6 +199,25 @@ def test_a_fault_is_logged_with_its_traceback_and_without_terminal_commands() ->
     assert text.splitlines()[1] == "Traceback (most recent call last):"
     assert text.splitlines()[-1] == "ValueError: \\x1b[31mred"
     assert "ValueError: \x1b[31mred" in json.loads(_JsonFormatter("").format(record))["traceback"]
+
+
+def test_what_is_logged_is_cut_and_what_was_dropped_is_told(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(fileno=lambda: pipe[1]))
+    handler = _Handler()
+    handler.setFormatter(_TextFormatter(""))
+    log = logging.Logger("service.x")
+    log.addHandler(handler)
+    for _ in range(3000):
+        log.warning("x" * 5000)
+    with open(pipe[0], closefd=False) as reader:
+        line = next(reader)
+        while "dropped" not in line:
+            assert len(line) < 2100
+            log.warning("again")
+            line = next(reader)
+    assert re.search(r"WARNING service.logs: \d+ lines of the log were dropped", line)
 
 
 def test_a_share_of_the_requests_has_lines() -> None:

@@ -17,7 +17,9 @@ import pytest
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
+from service import server as server_module
 from service.__main__ import EXAMPLES
+from service.errors import RuntimeMissing
 from tests.conftest import REPOSITORY
 from tests.server_process import ServerProcess, wait_until
 
@@ -141,6 +143,12 @@ def test_a_collector_that_is_away_holds_nothing_up(monkeypatch: pytest.MonkeyPat
         assert classify(process, RAW, f"00-{trace}-{PARENT}-01") == ["OK"]
         code, _ = process.stop(timeout_s=30)
     assert code == 0
+
+
+def test_without_the_extra_the_server_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "service.tracing", None)
+    with pytest.raises(RuntimeMissing, match=r"pip install 'digitserve\[tracing\]'"):
+        server_module._tracing()
 
 
 def test_off_it_is_not_even_imported() -> None:
