@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -164,6 +164,7 @@ def test_a_line_tells_what_became_of_a_request(lines_of_hostile_requests: list[s
     assert over_http["user_agent"] == '"} {"level": "'
 
 
+@settings(deadline=None)
 @given(*[st.text() | st.text().map(lambda text: text * 500)] * 4)
 def test_s2_whatever_the_text(method: str, peer: str, identity: str, error: str) -> None:
     kept = Kept()
@@ -177,6 +178,7 @@ def test_s2_whatever_the_text(method: str, peer: str, identity: str, error: str)
     assert method.startswith(json.loads(in_json).get("method", ""))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=500))
 def test_s2_what_else_is_logged_has_a_line_for_itself_too(text: str) -> None:
     record = logging.LogRecord("service.x", logging.WARNING, "", 0, "model %s is no good", (text,), None)
