@@ -48,18 +48,28 @@ def body(*messages: bytes) -> bytes:
     return b"".join(b"\0" + len(message).to_bytes(4, "big") + message for message in messages)
 
 
-def closed_loop(address: str, path: str, body: bytes, *, in_flight: int, seconds: float, cpu: int) -> Load:
+def closed_loop(
+    address: str,
+    path: str,
+    body: bytes,
+    *,
+    in_flight: int,
+    seconds: float,
+    cpu: int | str,
+    connections: int = CONNECTIONS,
+) -> Load:
     """Ask again as soon as an answer comes, with this many calls in flight.
 
     Args:
         address: host:port.
         path: "/package.Service/Method".
         body: Of the request, as `body` makes it.
-        in_flight: Calls at a time, over up to four connections.
+        in_flight: Calls at a time.
         seconds: How long.
-        cpu: The core that h2load may use.
+        cpu: The core that h2load may use, or several, as taskset has them.
+        connections: Over which the calls go, if there are so many.
     """
-    connections = min(CONNECTIONS, in_flight)
+    connections = min(connections, in_flight)
     options = ["-c", str(connections), "-m", str(in_flight // connections), "-D", f"{seconds * 1000:.0f}ms"]
     _, taken = _run(address, path, body, options, cpu)
     return Load(len(taken), seconds, taken)
@@ -86,7 +96,7 @@ def open_loop(address: str, path: str, body: bytes, *, rate: float, seconds: flo
 
 
 def _run(
-    address: str, path: str, body: bytes, options: list[str], cpu: int
+    address: str, path: str, body: bytes, options: list[str], cpu: int | str
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Run h2load; seconds at which each call began, in order, and how long it took."""
     with tempfile.TemporaryDirectory() as folder:
