@@ -1,4 +1,4 @@
-"""How long it takes until a worker that died or hangs is replaced, and what is lost meanwhile: the figures of L1 to L10.
+"""How long it takes until a worker that died or hangs is replaced, and what is lost meanwhile: L1 to L10.
 
     python -m tests.robustness.measure_lives
 
