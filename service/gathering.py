@@ -55,7 +55,7 @@ class GatheredMetrics(Collector):
         self._ends = {how: ends.labels(how) for how in ("ended", "hung")}
         turned_away = Counter(
             "digitserve_turned_away_total",
-            "Calls and requests without a token or certificate.",
+            "Calls and requests without a token or certificate, or for a page of another site.",
             ("port",),
             registry=registry,
         )

@@ -1,4 +1,10 @@
-"""Which requests are answered: those with what the server wants of its callers, and probes; any other is refused."""
+"""Which requests are answered: probes, and those with what the server wants of its callers; and no other site's.
+
+A page of another site can have its visitor's browser send a picture to this
+server, or unload its model; that page could not read the answer, but it would
+be done. Browsers say where a request comes from, and nobody else has to: by
+Sec-Fetch-Site where the connection is safe or local, and by Origin everywhere.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +16,9 @@ from aiohttp.typedefs import Handler
 from service.security import Security, Tokens
 
 PROBES = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
+# What changes nothing, and costs nothing to speak of.
+HARMLESS = {"GET", "HEAD", "OPTIONS"}
+OTHER_SITE = "a page of another site asks for this; only this server's own page and programs are answered"
 
 
 def guard(app: web.Application, security: Security, turned_away: Callable[[], None]) -> None:
@@ -20,11 +29,12 @@ def guard(app: web.Application, security: Security, turned_away: Callable[[], No
         security: What is wanted of callers.
         turned_away: Called for everyone who is refused.
     """
-    if not security.wants_something:
-        return
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method not in HARMLESS and _is_other_sites(request):
+            turned_away()
+            return web.json_response({"error": OTHER_SITE, "code": "PERMISSION_DENIED"}, status=403)
         # By the route and not by the text of the address, which can be spelt in many ways.
         resource = request.match_info.route.resource
         problem = None if resource and resource.canonical in PROBES else _problem(request, security)
@@ -36,6 +46,14 @@ def guard(app: web.Application, security: Security, turned_away: Callable[[], No
 
     # Inside of what counts requests, and around all that reads them.
     app.middlewares.append(guarded)
+
+
+def _is_other_sites(request: web.Request) -> bool:
+    """Whether a browser sends a request because a page of another site had it do so."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    return origin is not None and origin.partition("://")[2] != request.host
 
 
 def _problem(request: web.Request, security: Security) -> str | None:

@@ -156,7 +156,7 @@ class Metrics:
         )
         turned_away = Counter(
             "digitserve_turned_away_total",
-            "Calls and requests without a token or certificate.",
+            "Calls and requests without a token or certificate, or for a page of another site.",
             ("port",),
             registry=registry,
         )

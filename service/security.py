@@ -238,11 +238,6 @@ class Security:
         )
 
     @property
-    def wants_something(self) -> bool:
-        """Whether not everyone is answered."""
-        return bool(self.tokens or (self.certificates and self.certificates.callers_show_theirs))
-
-    @property
     def scheme(self) -> str:
         """Of the HTTP ports' addresses."""
         return "https" if self.certificates else "http"
