@@ -10,6 +10,7 @@ from aiohttp import web
 
 from protos import grpc_service_pb2 as pb
 from service.errors import InvalidRequest
+from service.http_connections import in_time
 from service.inference import Inference
 from service.rest_tensors import plain, read_object, read_request, write_response
 
@@ -67,7 +68,7 @@ class _Rest:
         return web.json_response(plain(await self._inference.model_statistics(*_model(request))))
 
     async def index(self, request: web.Request) -> web.Response:
-        body = await request.read()
+        body = await in_time(request.read())
         only_ready = read_object(body).get("ready", False) if body else False
         if not isinstance(only_ready, bool):
             raise InvalidRequest("'ready' is neither true nor false")
@@ -75,19 +76,19 @@ class _Rest:
 
     async def load(self, request: web.Request) -> web.Response:
         message = pb.RepositoryModelLoadRequest(model_name=_model(request)[0])
-        body = await request.read()
+        body = await in_time(request.read())
         if body and read_object(body).get("parameters"):
             message.parameters["given"].SetInParent()
         await self._inference.load(message)
         return web.json_response({})
 
     async def unload(self, request: web.Request) -> web.Response:
-        await request.read()
+        await in_time(request.read())
         await self._inference.unload(pb.RepositoryModelUnloadRequest(model_name=_model(request)[0]))
         return web.json_response({})
 
     async def infer(self, request: web.Request) -> web.Response:
-        body = await request.read()
+        body = await in_time(request.read())
         # In a thread, other callers go on.
         run = asyncio.to_thread if len(body) > LARGE_BODY_BYTES else _at_once
         message, binary = await run(read_request, body, _json_bytes(request), *_model(request))

@@ -17,7 +17,7 @@ from service import explain_json, rest
 from service.classifier import Classifier, Format, Prediction
 from service.errors import CallError, InvalidImage, InvalidRequest, log_fault
 from service.explaining import Explainer
-from service.http_connections import Refuse
+from service.http_connections import Refuse, TooSlow, in_time
 from service.inference import Inference
 from service.request_log import RequestLog
 
@@ -60,7 +60,7 @@ def public_app(
 
     async def classify(request: web.Request) -> web.Response:
         """A picture in, a prediction out."""
-        answer = await classifier.classify([await _picture(request, max_image_bytes)], Format.ENCODED)
+        answer = await classifier.classify([await in_time(_picture(request, max_image_bytes))], Format.ENCODED)
         result = answer.results[0]
         if isinstance(result, InvalidImage):
             raise result
@@ -71,7 +71,7 @@ def public_app(
         weights = request.query.get("weights", "on")
         if weights not in ("on", "off"):
             raise InvalidRequest(f"weights is {weights[:40]!r}; expected on or off")
-        explanation = await explainer.explain(await _picture(request, max_image_bytes), Format.ENCODED)
+        explanation = await explainer.explain(await in_time(_picture(request, max_image_bytes)), Format.ENCODED)
         prediction = _prediction(explanation.prediction, explanation.model_version)
         body = await asyncio.to_thread(explain_json.write, explanation, prediction, with_weights=weights == "on")
         return web.Response(body=body, content_type="application/json")
@@ -141,6 +141,10 @@ def _around(
         began = time.monotonic()
         try:
             response = await handler(request)
+        except TooSlow as error:
+            # The rest of it would be taken for the next request.
+            response = _error(408, error.status, str(error))
+            response.force_close()
         except TooLarge as error:
             response = _error(413, error.status, str(error))
         except CallError as error:

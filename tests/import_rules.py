@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "grpc_admission": {"request_log", "security"},
     "grpcio_options": {"settings"},
     "http_admission": {"security"},
-    "http_connections": set(),
+    "http_connections": {"errors"},
     "images": {"convention", "envelope", "errors", "ink", "steps"},
     "inference": {
         "classifier",
@@ -97,7 +97,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reflection": set(),
     "repository": {"errors", "manifest"},
     "request_log": {"logs"},
-    "rest": {"errors", "inference", "protos", "rest_tensors"},
+    "rest": {"errors", "http_connections", "inference", "protos", "rest_tensors"},
     "rest_tensors": {"errors", "protos", "tensors"},
     "rules": {"parts"},
     "runtime": {"bound_runs", "devices", "errors"},
