@@ -55,7 +55,7 @@ async def held(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Held]:
 
     def run(images: Images) -> tuple[Floats, Floats]:
         entered.set()
-        let_go.wait(10)
+        let_go.wait(60)
         seen.append(int(images[0, 0, 0, 0]))
         return np.full((len(images), 10), 0.1, np.float32), np.ones(len(images), np.float32)
 
