@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,15 +108,17 @@ def throttled(podman: Podman, container: str) -> int:
 
 
 def check_kserve(podman: Podman, check: Table) -> None:
-    """The runtime's arguments, with the model where KServe puts it."""
+    """The runtime's arguments, with the name and the model where KServe puts them."""
     (runtime,) = [resource for resource in render("kserve") if resource["kind"] == "ServingRuntime"]
-    # KServe puts the InferenceService's name there.
-    arguments = [text.replace("{{.Name}}", "digits") for text in runtime["spec"]["containers"][0]["args"]]
+    arguments = [text.replace("{{.Name}}", "numbers") for text in runtime["spec"]["containers"][0]["args"]]
     models = DEPLOY.parent / "models" / "digits"
     for layout, folder in (("<version>/model.onnx", models), ("model.onnx", models / "1")):
         podman.run("kserve", "-v", f"{folder}:/mnt/models:ro", IMAGE, *arguments)
-        seconds = wait_until_ready(podman.address_of("kserve"))
-        check(f"KServe's /mnt/models with {layout}", True, f"ready after {seconds:.1f} s")
+        address = podman.address_of("kserve")
+        seconds = wait_until_ready(address)
+        with urllib.request.urlopen(f"http://{address}:8000/v2/models/numbers", timeout=10) as response:
+            name = json.load(response)["name"]
+        check(f"KServe: /mnt/models with {layout}", name == "numbers", f"{name} is ready after {seconds:.1f} s")
         podman("rm", "-f", "-t", "10", "kserve")
 
 
