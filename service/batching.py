@@ -9,6 +9,7 @@ and of an answer only that it can be cut and put together.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol
@@ -19,6 +20,7 @@ from service.arrivals import let_arrive
 from service.errors import NotReady, QueueFull
 from service.queueing import A, Account, Group, Images, Outcome, Parts, Queue
 from service.threads import Threads
+from service.watchdog import Watchdog
 
 Run = Callable[[Images], A]
 
@@ -44,7 +46,15 @@ class Batcher(Generic[A]):
     """
 
     def __init__(
-        self, run: Run[A], *, max_run_images: int, max_queue_images: int, observer: Observer, runs_at_once: int = 1
+        self,
+        run: Run[A],
+        *,
+        max_run_images: int,
+        max_queue_images: int,
+        observer: Observer,
+        runs_at_once: int = 1,
+        max_run_s: float = math.inf,
+        stop_runs: Callable[[], None] = lambda: None,
     ):
         """Prepare; nothing runs until `start`.
 
@@ -55,6 +65,8 @@ class Batcher(Generic[A]):
             max_queue_images: Images that may wait; `submit` refuses more.
             observer: Told of the queue's length and of every run.
             runs_at_once: Runs that may be in progress at the same time.
+            max_run_s: What a run may take.
+            stop_runs: Has the runs in progress, which take longer, end with an error.
         """
         self._max_run_images = max_run_images
         self._max_queue_images = max_queue_images
@@ -64,6 +76,7 @@ class Batcher(Generic[A]):
         self._arrived = asyncio.Event()
         self._closing = False
         self._loops: list[asyncio.Task[None]] = []
+        self._watchdog = Watchdog(self._queue, stop_runs, max_run_s=max_run_s)
         self._threads = Threads(run, count=runs_at_once, name="model")
 
     async def __aenter__(self) -> Batcher[A]:
@@ -146,12 +159,12 @@ class Batcher(Generic[A]):
     async def _run_batch(self, batch: Parts[A]) -> None:
         """Run the model once and hand every group its part of the answer."""
         images = batch[0][2] if len(batch) == 1 else np.concatenate([part for _, _, part in batch])
-        began = time.monotonic()
+        watched = self._watchdog.begin(batch)
         try:
             answers = await self._threads.do(images)
             if len(answers) != len(images):
                 raise ValueError(f"the model answered {len(answers)} of {len(images)} images")
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - watched.began
             waits = [group.queue_seconds for group, start, _ in batch if not start]
             run = self._observer.model_ran(len(images), seconds, waits)
             for account, held in _by_account(batch).items():
@@ -165,6 +178,8 @@ class Batcher(Generic[A]):
             if not isinstance(error, Exception):
                 raise
             return
+        finally:
+            watched.end()
         row = 0
         for group, start, part in batch:
             group.answer(start, answers[row : row + len(part)], seconds, run)

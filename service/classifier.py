@@ -7,6 +7,7 @@ method, so that an image is answered the same however it was sent.
 from __future__ import annotations
 
 import enum
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,15 @@ class Observer(Protocol):
 class Classifier:
     """Classifies images, as the versions of the model that are loaded see them."""
 
-    def __init__(self, decoder: Decoder, versions: Versions, *, max_batch_images: int, observer: Observer):
+    def __init__(
+        self,
+        decoder: Decoder,
+        versions: Versions,
+        *,
+        max_batch_images: int,
+        observer: Observer,
+        max_call_s: float = math.inf,
+    ):
         """Prepare.
 
         Args:
@@ -97,7 +106,9 @@ class Classifier:
             versions: Of the model.
             max_batch_images: Most images in one request.
             observer: Told of every image.
+            max_call_s: Deadline of a request that has none.
         """
+        self._max_call_s = max_call_s
         self._decoder = decoder
         self._versions = versions
         self._max_batch_images = max_batch_images
@@ -162,6 +173,7 @@ class Classifier:
             NotReady: The server is starting or shutting down.
         """
         began = time.monotonic()
+        deadline = self._deadline(began, deadline)
         found = self._versions.find(version)
         requests = found.statistics.pixels
         self._check_count(len(images), requests)
@@ -213,6 +225,7 @@ class Classifier:
             CallError: As for `infer`.
         """
         began = time.monotonic()
+        deadline = self._deadline(began, deadline)
         requests = self._versions.find(version).statistics.files
         self._check_count(len(files), requests)
         inferred = None
@@ -235,6 +248,9 @@ class Classifier:
             queue, infer = inferred.outcome.queue_seconds, inferred.outcome.model_seconds
             requests.answered(len(inferred.images), input=decode_seconds, queue=queue, infer=infer, total=total)
         return decode_seconds, pixels, inferred
+
+    def _deadline(self, now: float, asked: float | None) -> float:
+        return now + self._max_call_s if asked is None else asked
 
     def _check_count(self, images: int, requests: Requests) -> None:
         limit = self._max_batch_images

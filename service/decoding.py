@@ -52,7 +52,9 @@ _Done = tuple[Pixels | Exception, float]
 class Decoder:
     """Reads the image files of many callers, a file of each in turn."""
 
-    def __init__(self, reader: ImageReader, *, threads: int, max_images: int, observer: Observer):
+    def __init__(
+        self, reader: ImageReader, *, threads: int, max_images: int, observer: Observer, max_bytes: int = 1 << 40
+    ):
         """Prepare.
 
         Args:
@@ -60,10 +62,13 @@ class Decoder:
             threads: Threads that read.
             max_images: Image files that may wait to be read; more are refused.
             observer: Told of every file.
+            max_bytes: Of the files that may wait; more are refused.
         """
         self._reader = reader
         self._max_images = max_images
         self._images = 0
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._requests: deque[_Request] = deque()
         self._threads = Threads(self._read, count=threads, name="decode")
         self._idle_threads = threads
@@ -90,9 +95,16 @@ class Decoder:
                 f"{self._images} image files wait to be read and {len(files)} more would exceed the limit "
                 f"of {self._max_images} (--max-queue-images); try again a little later"
             )
+        size = sum(map(len, files))
+        if self._bytes and self._bytes + size > self._max_bytes:
+            raise QueueFull(
+                f"image files of {self._bytes} bytes wait to be read and {size} more would exceed the limit "
+                f"of {self._max_bytes} (--max-queue-bytes); try again a little later"
+            )
         future: asyncio.Future[list[Pixels | InvalidImage]] = asyncio.get_running_loop().create_future()
         self._requests.append(_Request(files, deadline, deque(range(len(files))), {}, future))
         self._images += len(files)
+        self._bytes += size
         if self._idle_threads:
             self._idle_threads -= 1
             feeding = asyncio.create_task(self._feed())
@@ -102,6 +114,7 @@ class Decoder:
             return await future
         finally:
             self._images -= len(files)
+            self._bytes -= size
 
     async def _feed(self) -> None:
         """Keep one thread busy while files wait."""

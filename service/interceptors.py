@@ -11,12 +11,13 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from service.errors import CallError, InvalidRequest, NotReady, log_fault
+from service.errors import CallError, InvalidRequest, NotReady, QueueFull, log_fault
 from service.request_log import RequestLog
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 UNARY, BIDI_STREAM = "unary", "bidi_stream"
+# Requests up to this weigh nothing: the queue of images is their limit.
+LIGHT_BYTES = 1 << 16
+# What gRPC's clients take, in milliseconds, for the time to their next attempt (gRFC A6).
+PUSHBACK = ("grpc-retry-pushback-ms", "100")
 HEALTH = "grpc.health.v1.Health"
 
 
@@ -63,6 +68,8 @@ class CallInterceptor:
         around: Callable[[str, Any], Any] | None = None,
         *,
         max_message_bytes: int,
+        max_queue_bytes: int = 1 << 40,
+        pushes_back: bool = False,
     ):
         """Prepare.
 
@@ -72,7 +79,13 @@ class CallInterceptor:
             around: Makes of a method's path and handler the handler to call, health checks excepted.
             max_message_bytes: Larger requests are refused. The transport's
                 own limit has to be higher: its error cannot name the setting.
+            max_queue_bytes: Of the heavy requests in progress; more are refused.
+            pushes_back: Whether refused callers are told when to try again, which
+                the native transport cannot: it never answers such a call.
         """
+        self._max_queue_bytes = max_queue_bytes
+        self._queue_bytes = 0
+        self._pushback = (PUSHBACK,) if pushes_back else ()
         self._observer = observer
         self._log = log
         self._around = around
@@ -92,7 +105,7 @@ class CallInterceptor:
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
                 self._counted(handler.unary_unary, UNARY, service, method),
-                request_deserializer=self._reader(handler.request_deserializer),
+                request_deserializer=self._reader(handler.request_deserializer, weighs=True),
                 response_serializer=handler.response_serializer,
             )
         if inspect.iscoroutinefunction(handler.stream_stream):
@@ -115,10 +128,20 @@ class CallInterceptor:
             response_serializer=handler.response_serializer,
         )
 
-    def _reader(self, parse: Any) -> Callable[[bytes], Any]:
+    def _reader(self, parse: Any, weighs: bool = False) -> Callable[[bytes], Any]:
         """A deserializer that returns what is wrong with a message: gRPC would tell the caller the name of a class."""
 
         def read(data: bytes) -> Any:
+            if weighs and len(data) > LIGHT_BYTES:
+                if self._queue_bytes + len(data) > self._max_queue_bytes:
+                    return QueueFull(
+                        f"requests of {self._queue_bytes} bytes are in progress and {len(data)} more would exceed the "
+                        f"limit of {self._max_queue_bytes} (--max-queue-bytes); try again a little later"
+                    )
+                return _Heavy(read_light(data), len(data))
+            return read_light(data)
+
+        def read_light(data: bytes) -> Any:
             if len(data) > self._max_message_bytes:
                 return InvalidRequest(
                     f"the request message has {len(data)} bytes, the limit is {self._max_message_bytes} "
@@ -146,6 +169,10 @@ class CallInterceptor:
             self._in_progress += 1
             self.idle.clear()
             observer.started()
+            heavy = 0
+            if type(request) is _Heavy:
+                request, heavy = request.message, request.bytes
+                self._queue_bytes += heavy
             try:
                 if self.draining.is_set() and not is_health:
                     raise NotReady("the server is shutting down; another one may answer")
@@ -160,8 +187,9 @@ class CallInterceptor:
                 raise
             except Exception as error:
                 code, text = _status(error)
-                await context.abort(grpc.StatusCode[code], text)
+                await context.abort(grpc.StatusCode[code], text, self._pushback if isinstance(error, QueueFull) else ())
             finally:
+                self._queue_bytes -= heavy
                 # gRPC cancels the handler when the caller leaves and when its deadline passes, without saying which.
                 if code == "CANCELLED" and _is_over(context):
                     code = "DEADLINE_EXCEEDED"
@@ -175,6 +203,14 @@ class CallInterceptor:
                     self.idle.set()
 
         return call
+
+
+@dataclass(frozen=True, slots=True)
+class _Heavy:
+    """A message that counts, and what it weighs."""
+
+    message: Any
+    bytes: int
 
 
 def _readable_request(handle: Any) -> Any:

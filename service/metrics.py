@@ -126,6 +126,12 @@ class Metrics:
         self._batch_images = Distribution(
             "digitserve_batch_images", "Images in one run of the model.", buckets=IMAGES_BUCKETS, registry=registry
         )
+        self._lag = Distribution(
+            "digitserve_event_loop_lag_seconds",
+            "How late timers of the event loop were; calls wait meanwhile where no limit counts them.",
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
         self._decode_seconds = Distribution(
             "digitserve_decode_seconds",
             "Time to read and normalise one image file.",
@@ -198,6 +204,10 @@ class Metrics:
         self._batch_images.add((images,))
         self._model_seconds.add((seconds,))
         self._queue_seconds.add(waits)
+
+    def loop_was_late(self, seconds: float) -> None:
+        """A timer of the event loop was this late."""
+        self._lag.add((seconds,))
 
     def image_decoded(self, seconds: float) -> None:
         """An image file was read, or found unreadable."""

@@ -101,6 +101,10 @@ class Group(Generic[A]):
             answers = first.followed_by(others) if others else first
             self.future.set_result(Outcome(answers, self.queue_seconds, self.model_seconds, run))
 
+    def late(self, now: float) -> None:
+        """The caller learns that the deadline has passed."""
+        self.failed(DeadlinePassed(f"the deadline passed after {now - self.submitted:.3f} s in the queue"))
+
     def failed(self, error: Exception) -> None:
         """The caller gets an error instead."""
         if not self.future.done():
@@ -146,7 +150,7 @@ class Queue(Generic[A]):
             group = level.popleft()
             if group.deadline is not None and now >= group.deadline:
                 self.images -= group.waiting
-                group.failed(DeadlinePassed(f"the deadline passed after {now - group.submitted:.3f} s in the queue"))
+                group.late(now)
                 continue
             if batch and group.waiting > room:
                 level.appendleft(group)
@@ -163,6 +167,14 @@ class Queue(Generic[A]):
                 level.append(group)
         self._on_change(self.images - before)
         return batch
+
+    def drop_late(self, now: float) -> None:
+        """Take out the groups whose deadline has passed; their callers are told so."""
+        for level in self._levels:
+            for group in [each for each in level if each.deadline is not None and now >= each.deadline]:
+                level.remove(group)
+                self._count(-group.waiting)
+                group.late(now)
 
     def forget(self, group: Group[A]) -> None:
         """Take out a group that nobody waits for any more, if it is still here."""

@@ -35,6 +35,9 @@ class Session(Protocol):
     providers_got: list[str]
     runs_at_once: int
 
+    def stop_runs(self) -> None:
+        """Have the runs in progress end with an error."""
+
     def run(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Uint8 (N, 1, 28, 28) -> probabilities (N, 10) and digit scores (N,), float32."""
 
@@ -60,6 +63,7 @@ class Model:
         run: Uint8 (N, 1, 28, 28) -> probabilities (N, 10) and digit scores (N,), float32.
         file: What is in the file.
         runs_at_once: How many threads may call it with profit.
+        stop_runs: Has the runs in progress end with an error, where the device can do that.
     """
 
     name: str
@@ -78,6 +82,7 @@ class Model:
     run: Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
     file: bytes
     runs_at_once: int = 1
+    stop_runs: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +195,7 @@ def _describe(data: bytes, version: str, session: Session) -> Model:
         run=session.run,
         file=data,
         runs_at_once=session.runs_at_once,
+        stop_runs=session.stop_runs,
     )
 
 

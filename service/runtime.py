@@ -98,11 +98,12 @@ class Session:
 
     def _open(self, onnxruntime: Any, model: bytes, wanted: Plan, threads: int, max_run_images: int) -> None:
         """Make what runs the model as it is wanted, and check it."""
+        self._options = onnxruntime.RunOptions()
         sessions = [_open_session(onnxruntime, model, wanted, threads)]
         _check_signature(sessions[0].get_inputs(), (INPUT,), "input")
         _check_signature(sessions[0].get_outputs(), OUTPUTS, "output")
         if wanted.gpu is None:
-            self._run: Run = lambda images: sessions[0].run(OUTPUT_NAMES, {"image": images})
+            self._run: Run = lambda images: sessions[0].run(OUTPUT_NAMES, {"image": images}, self._options)
         else:
             sessions += [_open_session(onnxruntime, model, wanted, threads) for _ in range(GPU_RUNS_AT_ONCE - 1)]
             self._run = _bind(onnxruntime, sessions, wanted, max_run_images).run
@@ -140,6 +141,11 @@ class Session:
         """
         probabilities, scores = self._run(images)
         return probabilities, scores
+
+    def stop_runs(self) -> None:
+        """Have the runs in progress end with an error, between two nodes of the model; on a GPU they do not."""
+        ending, self._options = self._options, type(self._options)()
+        ending.terminate = True
 
     def _watched(self, run: Run) -> Run:
         """A run whose failure means that the device has failed: nothing else about it changes from run to run."""

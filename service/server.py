@@ -47,6 +47,7 @@ from service.images import ImageReader
 from service.inference import Inference
 from service.inference_calls import InferenceCalls
 from service.interceptors import CallInterceptor
+from service.lag import watch_lag
 from service.loading import Loader
 from service.metrics import Metrics
 from service.opening import open_model
@@ -104,10 +105,17 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
     )
     reader = ImageReader(settings.max_image_bytes, settings.max_image_pixels)
     tracing = _tracing() if settings.tracing == "on" else None
-    decoder = Decoder(reader, threads=share.decode_threads, max_images=settings.max_queue_images, observer=metrics)
+    decoder = Decoder(
+        reader,
+        threads=share.decode_threads,
+        max_images=settings.max_queue_images,
+        max_bytes=settings.max_queue_bytes,
+        observer=metrics,
+    )
     versions = Versions(
         max_run_images=settings.max_run_images,
         max_queue_images=settings.max_queue_images,
+        max_run_s=settings.max_run_s,
         observer=tracing.observer(metrics) if tracing else metrics,
         around=tracing.batcher if tracing else None,
     )
@@ -115,8 +123,13 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         metrics.show_also(("model", "version"), lambda: triton_metrics.series(versions, settings.model_name))
     if settings.device != "cpu" and (nvml := gpu_metrics.open_nvml()):
         metrics.show_also(("gpu_uuid",), lambda: gpu_metrics.series(nvml))
-    read = tracing.decoder(decoder) if tracing else decoder
-    classifier = Classifier(read, versions, max_batch_images=settings.max_batch_images, observer=metrics)
+    classifier = Classifier(
+        tracing.decoder(decoder) if tracing else decoder,
+        versions,
+        max_batch_images=settings.max_batch_images,
+        max_call_s=settings.max_call_s,
+        observer=metrics,
+    )
     explainer = Explainer(reader, classifier, versions, make_session=LayerSession)
     readiness = Readiness(HEALTH_NAMES, metrics, has_model=lambda: bool(versions.loaded()))
     trials = Trials()
@@ -153,12 +166,20 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
             stack.callback(request_log.flush)
         if tracing:
             stack.push_async_callback(tracing.close)
-        traced = tracing.around_call if tracing else None
-        calls = CallInterceptor(metrics, request_log, traced, max_message_bytes=settings.max_message_bytes)
+        calls = CallInterceptor(
+            metrics,
+            request_log,
+            tracing.around_call if tracing else None,
+            max_message_bytes=settings.max_message_bytes,
+            max_queue_bytes=settings.max_queue_bytes,
+            pushes_back=carrier.name == transport.GRPCIO,
+        )
         stack.callback(decoder.close)
         stack.callback(explainer.close)
         following = asyncio.create_task(security.follow())
         stack.callback(following.cancel)
+        lag = asyncio.create_task(watch_lag(metrics.loop_was_late))
+        stack.callback(lag.cancel)
         ops_port = settings.ops_port
         if not supervised:
             app = operations_app(metrics.exposition, metrics.content_type, readiness.is_ready)

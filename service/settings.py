@@ -181,6 +181,11 @@ class Settings:
     max_queue_images: int = _setting(
         2048, "batching", "images that may wait; more are refused with RESOURCE_EXHAUSTED", between(1, 1_000_000)
     )
+    max_queue_bytes: int = _setting(
+        64 * MIB, "batching", "bytes of large requests in progress; more are refused, too", between(MIB, 1 << 40)
+    )
+    max_run_s: float = _setting(10.0, "batching", "seconds until a run of the model is ended", between(0.1, 3600))
+    max_call_s: float = _setting(60.0, "batching", "seconds that a call without a deadline gets", between(0.1, 3600))
     decode_threads: int | Auto = _setting(
         AUTO, "batching", "threads that read image files; auto: a worker's part of the cores", or_auto(between(1, 256))
     )
@@ -197,10 +202,7 @@ class Settings:
 
     max_connections: int = _setting(1000, "limits", "gRPC connections at a time; more are closed", between(1, 100_000))
     connection_age_s: float = _setting(
-        120.0,
-        "limits",
-        "seconds after which a gRPC connection is to be made anew, give or take a tenth; lets callers find new servers",
-        between(1, 86400),
+        120.0, "limits", "seconds until a gRPC connection is to be made anew, to find new servers", between(1, 86400)
     )
     connection_grace_s: float = _setting(
         3600.0, "limits", "seconds that the calls on such a connection get to finish", between(1, 86400)

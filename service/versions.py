@@ -6,6 +6,7 @@ replaced or taken away still answers what it has accepted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class Versions:
         max_run_images: int,
         max_queue_images: int,
         observer: Observer,
+        max_run_s: float = math.inf,
         around: Callable[[Batcher[Judged]], Batcher[Judged]] | None = None,
     ):
         """Prepare; nothing is loaded.
@@ -42,8 +44,10 @@ class Versions:
             max_run_images: Most images in one run of a model.
             max_queue_images: Images that may wait for one version.
             observer: Told of every queue and every run.
+            max_run_s: What a run may take; one that takes longer is ended.
             around: Makes of a batcher what callers submit to.
         """
+        self._max_run_s = max_run_s
         self._around = around
         self._max_run_images = max_run_images
         self._max_queue_images = max_queue_images
@@ -106,6 +110,8 @@ class Versions:
             max_queue_images=self._max_queue_images,
             observer=statistics,
             runs_at_once=model.runs_at_once,
+            max_run_s=self._max_run_s,
+            stop_runs=model.stop_runs,
         )
         batcher.start()
         if self._around:

@@ -37,6 +37,9 @@ class FakeSession:
         self.providers_got = ["B"]
         self.runs_at_once = 2
 
+    def stop_runs(self) -> None:
+        """Nothing runs."""
+
     def run(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         return np.zeros((len(images), 10), np.float32), np.zeros(len(images), np.float32)
 
