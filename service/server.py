@@ -176,10 +176,8 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         )
         stack.callback(decoder.close)
         stack.callback(explainer.close)
-        following = asyncio.create_task(security.follow())
-        stack.callback(following.cancel)
-        lag = asyncio.create_task(watch_lag(metrics.loop_was_late))
-        stack.callback(lag.cancel)
+        stack.callback(asyncio.create_task(security.follow()).cancel)
+        stack.callback(asyncio.create_task(watch_lag(metrics.loop_was_late)).cancel)
         ops_port = settings.ops_port
         if not supervised:
             app = operations_app(metrics.exposition, metrics.content_type, readiness.is_ready)
@@ -218,10 +216,8 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
             await server.start()
             stack.push_async_callback(server.stop, None)
             tls, shared = security.tls(has_probes=False), bool(supervised)
-            flag = "--http-port"
-            return grpc_port, await ports.open_http(
-                stack, public, settings.host, settings.http_port, flag, tls, shared=shared
-            )
+            http_port, flag = settings.http_port, "--http-port"
+            return grpc_port, await ports.open_http(stack, public, settings.host, http_port, flag, tls, shared=shared)
 
         # Alone, it says that it is not ready; a worker must not be given calls that others could answer.
         listening = None if supervised else await listen()
@@ -240,8 +236,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         log.info("gRPC calls are carried by %s: %s", carrier.name, carrier.reason)
         stack.push_async_callback(announce, readiness, settings.drain_delay_s)
         if settings.model_control == "poll" and not supervised:
-            watching = asyncio.create_task(loader.watch(settings.model_poll_s))
-            stack.callback(watching.cancel)
+            stack.callback(asyncio.create_task(loader.watch(settings.model_poll_s)).cancel)
         if not supervised:
             log.info("cores: %s; threads: %s", cores, share)
         yield Running(grpc_port, http_port, ops_port, security.scheme, versions.in_words(), recovery.failed)

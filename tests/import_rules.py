@@ -89,7 +89,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "opening": {"devices", "repository", "runtime", "settings", "trial"},
     "operations": set(),
     "outputs": {"classifier", "doors", "errors", "explaining", "protos", "tensors"},
-    "opening": {"devices", "repository", "runtime", "settings", "trial"},
     "page": {"versions"},
     "parts": set(),
     "ports": {"errors"},
