@@ -90,7 +90,7 @@ sbom: $(SERVE)/ready $(SBOM)/ready  ## list what the CPU server is made of, as C
 	@echo "build/digitserve.cdx.json"
 
 clean:  ## remove the virtual environments and everything built
-	rm -rf $(SERVE) $(DEV) $(GPU) $(PROTOS) $(SBOM) .venv-clients .venv-perf_analyzer .venv-node .venv-browser .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE) $(DEV) $(GPU) $(PROTOS) $(SBOM) .venv-clients .venv-perf_analyzer .venv-node .venv-browser .venv-envoy .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Each environment is made anew when what it is made from changes.
 $(SERVE)/ready: requirements/serve-cpu.txt pyproject.toml
