@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import logging
 import os
 import shlex
 import sys
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.stdout.flush()
         sys.exit(code)
     except DigitserveError as error:
+        # What was logged before comes first.
+        logging.shutdown()
         print(f"digitserve: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

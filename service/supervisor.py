@@ -16,6 +16,7 @@ from aiohttp import web
 
 from service import ports
 from service.cpus import Cores, Share
+from service.errors import CallError
 from service.gathering import GatheredMetrics
 from service.http_admission import guard
 from service.operations import operations_app
@@ -97,4 +98,6 @@ async def _look(workers: Workers, every_s: float) -> None:
     """Have all workers look at the models' folder at the same time, again and again."""
     while True:
         await asyncio.sleep(every_s)
-        await workers.change("look")
+        # All may be starting again; then they have looked.
+        with contextlib.suppress(CallError):
+            await workers.change("look")

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from service.errors import StartError
+from service.errors import CallError, StartError
 from service.line import Line, LineClosed
 
 # A worker that misses two beats in a row hangs: it is ended 4.5 s after its last one at the latest. One alone proves
@@ -48,16 +48,24 @@ class WorkerProcess:
 
     @classmethod
     async def spawn(cls, number: int) -> WorkerProcess:
-        """Start a process, which then waits to be told to start."""
+        """Start a process, which then waits to be told to start.
+
+        Raises:
+            StartError: The system has no room for it.
+        """
         ours, its = socket.socketpair()
         with its:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "service.worker", str(number), str(its.fileno())),
-                stdin=subprocess.DEVNULL,
-                pass_fds=(its.fileno(),),
-                # A terminal's Ctrl-C is for the supervisor alone, who tells the workers.
-                start_new_session=True,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "service.worker", str(number), str(its.fileno())),
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(its.fileno(),),
+                    # A terminal's Ctrl-C is for the supervisor alone, who tells the workers.
+                    start_new_session=True,
+                )
+            except OSError as error:
+                ours.close()
+                raise StartError(f"no process can be started for it: {error.strerror}") from None
         line = Line()
         await line.open(ours)
         return cls(number, process, line)
@@ -121,10 +129,11 @@ class WorkerProcess:
                     self.is_ready = await self.line.ask("beat")
                 missed = 0
                 await asyncio.sleep(BEAT_S)
-            except TimeoutError:
-                self.is_ready = False
-                missed += 1
             except LineClosed:
                 return
+            # An answer that is none is as bad as no answer.
+            except (TimeoutError, CallError, RuntimeError):
+                self.is_ready = False
+                missed += 1
         self.hung = True
         self.send(signal.SIGKILL)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.errors import CallError, NotReady, StartError, WorkersLost
+from service.errors import CallError, NotReady, StartError, WorkersLost, log_fault
 from service.line import LineClosed
 from service.worker_process import WorkerProcess
 
@@ -68,6 +68,8 @@ class Workers:
             await asyncio.gather(*(self._begin(worker, None) for worker in workers))
         self._steady_at = time.monotonic()
         self._keeping = [asyncio.create_task(self._keep(worker)) for worker in workers]
+        for task in self._keeping:
+            task.add_done_callback(self._check)
         return workers[0].serves
 
     def serving(self) -> list[WorkerProcess]:
@@ -155,14 +157,27 @@ class Workers:
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             else:
                 pause_s = SHORTEST_PAUSE_S
+            worker = await self._respawn(number)
             async with self._changes:
                 loaded = [answer for _, answer in await self.ask_all("loaded")]
-                worker = await self._spawn(number)
                 try:
                     await self._begin(worker, loaded[0] if loaded else None)
                     log.info("worker %d (process %d) serves in its place", number, worker.pid)
                 except StartError as error:
                     log.error("worker %d cannot start: %s", number, error)
+
+    async def _respawn(self, number: int) -> WorkerProcess:
+        while True:
+            try:
+                return await self._spawn(number)
+            except StartError as error:
+                log.error("worker %d cannot start: %s; trying again", number, error)
+                await asyncio.sleep(LONGEST_PAUSE_S)
+
+    def _check(self, task: asyncio.Task[None]) -> None:
+        """A fault of ours must not leave a worker without anybody who watches it."""
+        if not task.cancelled() and (error := task.exception()) and not self.lost.done():
+            self.lost.set_exception(WorkersLost(log_fault(error)))
 
     def _judge(self, served_s: float, worker: WorkerProcess) -> None:
         """Give up when, for a while, no worker was good."""

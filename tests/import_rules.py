@@ -113,6 +113,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "supervised": {"control", "line", "loading", "metrics", "protos"},
     "supervisor": {
         "cpus",
+        "errors",
         "gathering",
         "http_admission",
         "operations",
