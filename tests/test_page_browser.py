@@ -70,6 +70,11 @@ def test_a_digit_drawn_with_the_mouse_is_read(seen: Seen, digit: int) -> None:
     assert len(shares) == 10 and max(shares) == shares[digit] and sum(shares) == pytest.approx(100, abs=0.6)
 
 
+def test_a_sheet_that_is_cleared_during_a_stroke_stays_empty(seen: Seen) -> None:
+    """What complains on the way is found by the test of complaints."""
+    assert seen["cleared"] == "Nothing drawn yet"
+
+
 def test_a_picture_that_is_pasted_is_read(seen: Seen) -> None:
     assert seen["pasted"].startswith("A 5, ")
 

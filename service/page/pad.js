@@ -65,14 +65,14 @@ export class Pad {
 
   /** Take every stroke away. */
   clear() {
-    this.#stopPlaying();
+    this.#stop();
     this.strokes = [];
     this.#changed();
   }
 
   /** Take the last stroke back. */
   undo() {
-    this.#stopPlaying();
+    this.#stop();
     this.strokes.pop();
     this.#changed();
   }
@@ -110,9 +110,11 @@ export class Pad {
     this.#onChange();
   }
 
-  #stopPlaying() {
+  /** End what plays, and the stroke of a pointer that is still down. */
+  #stop() {
     cancelAnimationFrame(this.#playing);
     this.#playing = null;
+    this.#pointer = null;
   }
 
   #place(event) {
@@ -122,7 +124,7 @@ export class Pad {
 
   #press(event) {
     if (this.#pointer !== null || event.button !== 0) return;
-    this.#stopPlaying();
+    this.#stop();
     this.#pointer = event.pointerId;
     this.#canvas.setPointerCapture(event.pointerId);
     this.strokes.push([this.#place(event)]);

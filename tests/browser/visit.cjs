@@ -65,12 +65,27 @@ async function pointAt(page, layer, row, column, side) {
   };
 }
 
+/** Draw, clear the sheet with the button still down, and move on, which draws no more. */
+async function clearWhileDrawing(page) {
+  const sheet = await page.locator("#pad").boundingBox();
+  const move = (share) => page.mouse.move(sheet.x + share * sheet.width, sheet.y + share * sheet.height);
+  await move(0.3);
+  await page.mouse.down();
+  await move(0.5);
+  await page.keyboard.press("Escape");
+  await move(0.7);
+  await page.mouse.up();
+  await answered(page);
+  seen.cleared = await text(page, "#verdict");
+}
+
 async function drawAndLook(browser) {
   const page = await open(browser, { viewport: { width: 1280, height: 900 } });
   await barriers(page, "empty");
   seen.light = (await page.screenshot()).toString("base64");
   await page.waitForSelector("#facts:not(:empty)");
   seen.about = await text(page, "#facts");
+  await clearWhileDrawing(page);
   seen.drawn = {};
   for (const digit of [3, 4, 7]) {
     await draw(page, digit);
