@@ -25,7 +25,7 @@ export function inWords({ digit, confidence, probabilities, rejection_reason: re
   ].find(([least]) => confidence >= least)[1];
   const right = Math.min(99, Math.floor(100 * confidence));
   const share = confidence > 0.995 ? "more than 99" : `about ${right}`;
-  return { words: `${capital}, ${sure}`, more: `Of 100 answers this sure, ${share} are right.` };
+  return { words: `${capital}, ${sure}`, more: `Of 100 digits it is this sure of, ${share} are read right.` };
 }
 
 /** Ten rows of digit, bar and percentage; a second, thinner bar is that of a drawing kept to compare. */
