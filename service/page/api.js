@@ -36,14 +36,24 @@ export const explain = (picture, withWeights) =>
 /** Which model answers, and what the server accepts. */
 export const facts = () => ask("page/about.json");
 
+/** A file (Blob) of the page. */
+export const file = async (address) => (await respond(address)).blob();
+
 async function ask(address, request) {
+  const response = await respond(address, request);
+  return response.json().catch(() => {
+    throw new Refused("The server's answer cannot be read.");
+  });
+}
+
+async function respond(address, request) {
   let response;
   try {
     response = await fetch(address, { credentials: "omit", ...request });
   } catch {
     throw new Refused("The server does not answer.");
   }
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Refused(answer.error ?? `The server answers ${response.status} ${response.statusText}.`);
-  return answer;
+  if (response.ok) return response;
+  const { error } = await response.json().catch(() => ({}));
+  throw new Refused(error ?? `The server answers ${response.status} ${response.statusText}.`);
 }

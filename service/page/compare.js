@@ -5,8 +5,8 @@ import { inWords } from "./answer.js";
 import { largestOf, onThemeChange, paint } from "./colours.js";
 import { byId, element, percent } from "./dom.js";
 
-/** The last layer before the outputs: what the network makes of a picture, in 128 numbers. */
-const impression = ({ layers }) => layers.filter(({ kind }) => kind === "relu").at(-1).output.values;
+/** What the last layer of weights reads: what the network makes of a picture, in 128 numbers or so. */
+const impression = ({ layers }) => layers.findLast(({ kind }) => kind === "linear").input.values;
 
 /** Shows a kept explanation beside the present one. */
 export class Comparison {
@@ -50,11 +50,12 @@ function card(title, { prediction, seen }, values, largest) {
   const picture = element("canvas", { role: "img", "aria-label": `${title}: what the network saw` });
   const units = element("canvas", {
     role: "img",
-    "aria-label": `${title}: the 128 numbers of the last layer but one`,
+    "aria-label": `${title}: the ${values.length} numbers of the last layer but one`,
     class: "units-picture",
   });
   paint(picture, seen, 28, 28, 1);
-  paint(units, values, 8, 16, largest);
+  const height = values.length % 8 ? 1 : 8;
+  paint(units, values, height, values.length / height, largest);
   return element(
     "figure",
     {},

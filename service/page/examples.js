@@ -47,10 +47,10 @@ const DRAWN = {
   ],
 };
 
-/** Offer the examples: `onFile` gets a picture (Blob), `onStrokes` strokes. */
+/** Offer the examples: `onFile` gets the address of a picture, `onStrokes` strokes. */
 export function offerExamples(onFile, onStrokes) {
   const offerFile = (label, address) =>
-    offer(label, element("img", { src: address, alt: "" }), async () => onFile(await (await fetch(address)).blob()));
+    offer(label, element("img", { src: address, alt: "" }), () => onFile(address));
   DIGITS.forEach((name, digit) => offerFile(`A handwritten ${digit}`, `page/examples/${name}.png`));
   offerFile("A 2 on squared paper, half in the shade", "page/photo.jpg");
   for (const [name, strokes] of Object.entries(DRAWN)) {

@@ -1,7 +1,7 @@
 // The page: what is drawn or chosen goes to the server, and its answers go to the parts of the page.
 
 import { Bars, NO_ANSWER, NOTHING_DRAWN, showVerdict } from "./answer.js";
-import { classify, explain, facts, Refused } from "./api.js";
+import { classify, explain, facts, file as fileAt, Refused } from "./api.js";
 import { onThemeChange } from "./colours.js";
 import { Comparison } from "./compare.js";
 import { byId } from "./dom.js";
@@ -27,7 +27,7 @@ function start() {
   let file = null; // the picture that was chosen, null while one is drawn
   let explanation = null;
   let changes = 0;
-  let maxImageBytes = Infinity;
+  let about = null; // who answers
 
   const pad = new Pad(byId("pad"), byId("pen"), () => {
     if (pad.strokes.length) choose(null);
@@ -69,6 +69,7 @@ function start() {
         const prediction = await reporting(picture && classify(picture));
         showVerdict(prediction, picture ? NO_ANSWER : NOTHING_DRAWN);
         bars.show(prediction?.probabilities);
+        if (prediction && prediction.model_version !== about?.version) tellFacts();
       }),
     CLASSIFY_PAUSE_MS,
   );
@@ -81,6 +82,7 @@ function start() {
         for (const section of SECTIONS) byId(section).hidden = !explanation;
         if (explanation) showSteps(explanation);
         if (explanation && isOpen) inside.show(explanation);
+        refreshSnippets();
         comparison.show(explanation);
       }),
     EXPLAIN_PAUSE_MS,
@@ -116,10 +118,12 @@ function start() {
   byId("undo").addEventListener("click", () => (file ? clear() : pad.undo()));
   onPicture(byId("file"), byId("sheet"), async (picture) => {
     pad.clear();
-    choose(await withinLimit(picture, maxImageBytes));
+    choose(await withinLimit(picture, about?.max_image_bytes ?? Infinity));
   });
   offerExamples(
-    (picture) => {
+    async (address) => {
+      const picture = await reporting(fileAt(address));
+      if (!picture) return;
       pad.clear();
       choose(picture);
     },
@@ -128,7 +132,7 @@ function start() {
       pad.play(strokes);
     },
   );
-  offerSnippets(pictureNow);
+  const refreshSnippets = offerSnippets(pictureNow);
 
   byId("look").addEventListener("click", () => {
     const opens = byId("inside").hidden;
@@ -153,14 +157,17 @@ function start() {
     if (explanation) showSteps(explanation);
   });
 
-  reporting(facts()).then((about) => {
-    if (!about) return;
-    maxImageBytes = about.max_image_bytes;
+  /** Tell who answers: at the start, and when another model does. */
+  async function tellFacts() {
+    const told = await reporting(facts());
+    if (!told) return;
+    about = told;
     byId("facts").textContent =
       `version ${about.server_version} · model ${about.name}/${about.version} · ${about.providers.join(", ")}`;
     byId("model").textContent =
       `${about.network}; reads ${(100 * about.accuracy).toFixed(2)} % right of the ${about.tested_on}.`;
-  });
+  }
+  tellFacts();
 }
 
 start();

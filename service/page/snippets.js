@@ -27,9 +27,10 @@ print(answer["digit"], answer["confidence"], answer["rejection_reason"] or "trus
 `,
 };
 
-/** Offer the request that classifies the picture which `pictureNow` gives. */
+/** Offer the request that classifies the picture which `pictureNow` gives; call what is returned when it is another. */
 export function offerSnippets(pictureNow) {
   const told = element("p", { class: "hint", role: "status" });
+  const refills = [];
   const blocks = Object.entries(LANGUAGES).map(([language, write]) => {
     const text = element("textarea", {
       readonly: true,
@@ -52,6 +53,7 @@ export function offerSnippets(pictureNow) {
       told.textContent = `The ${language} request is copied.`;
     };
     const details = element("details", { ontoggle: fill }, element("summary", {}, `Show it in ${language}`), text);
+    refills.push(() => details.open && fill());
     return element(
       "div",
       {},
@@ -60,4 +62,8 @@ export function offerSnippets(pictureNow) {
     );
   });
   byId("snippets").append(...blocks, told);
+  return () => {
+    told.textContent = "";
+    refills.forEach((refill) => refill());
+  };
 }
