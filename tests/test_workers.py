@@ -147,13 +147,15 @@ def test_a_token_is_needed_for_what_the_supervisor_answers_too(tmp_path: Path) -
 
 def test_l9_workers_take_no_call_before_they_can_answer_it(tmp_path: Path) -> None:
     """L9: a caller who begins to ask before the server starts gets right answers and nothing else."""
+    # An address of which nobody else is given ports by chance.
+    host = "127.77.0.3"
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port = probe.getsockname()[1]
     answers: list[int] = []
 
     def ask() -> None:
-        with grpc.insecure_channel(f"127.0.0.1:{port}", [*LOCAL, ("grpc.max_reconnect_backoff_ms", 100)]) as channel:
+        with grpc.insecure_channel(f"{host}:{port}", [*LOCAL, ("grpc.max_reconnect_backoff_ms", 100)]) as channel:
             stub = digits_pb2_grpc.DigitClassifierStub(channel)
             for _ in range(5):
                 answer = stub.Classify(RAW_BLANK, wait_for_ready=True, timeout=60)
@@ -162,7 +164,7 @@ def test_l9_workers_take_no_call_before_they_can_answer_it(tmp_path: Path) -> No
     asking = [threading.Thread(target=ask) for _ in range(MANY)]
     for thread in asking:
         thread.start()
-    with ServerProcess("--workers", "2", "--grpc-port", str(port)):
+    with ServerProcess("--workers", "2", "--host", host, "--grpc-port", str(port)):
         for thread in asking:
             thread.join()
     assert answers == [10] * 5 * MANY
