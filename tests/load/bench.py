@@ -180,20 +180,20 @@ class Bench:
             self._report.add("many images", f"{transport}: {name}", rate, "images/s", note)
 
     def neighbours(self, server: ServerProcess) -> None:
-        """How long a lone caller waits beside clients that ask for much without pause."""
-        batch = list(np.resize(self._images, (512, 28, 28)))
-        with Client(server.grpc_address, timeout_s=60) as lone, Client(server.grpc_address, timeout_s=60) as greedy:
+        """How long a lone caller waits beside one that asks for much without pause."""
+        image, batch = self._images[0], asks.batch(self._images[0], 512)
+        with Client(server.grpc_address, timeout_s=60) as lone, Client(server.grpc_address, timeout_s=60) as other:
 
             def waits() -> float:
-                return median_seconds(lambda: self._check(lone.classify(self._images[0])), self._seconds)
+                return median_seconds(lambda: self._check(lone.classify(image)), self._seconds)
+
+            def send_batches() -> None:
+                h2.closed_loop(server.grpc_address, batch.path, batch.body, in_flight=1, seconds=2, cpu=self._load_cpu)
 
             alone = waits()
             self._report.add("fairness", "lone caller, Python client", alone * 1000, "ms")
-            for name, ask in (
-                ("batches of 512", lambda: greedy.classify_batch(batch)),
-                ("explanations", lambda: greedy.explain(self._images[0])),
-            ):
-                with _without_pause(ask):
+            for name, load in (("batches of 512", send_batches), ("explanations", lambda: other.explain(image))):
+                with _without_pause(load):
                     beside = waits()
                 self._report.add("fairness", f"the same beside {name}", beside * 1000, "ms", f"{beside / alone:.1f} x")
 
