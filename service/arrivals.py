@@ -7,11 +7,10 @@ the event loop. What began for the first would be done once for every call.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 
-# Passes of the event loop without anybody new, a few microseconds each.
-QUIET_PASSES = 4
+# Passes of the event loop without anybody new, some microseconds each. In each, gRPC's threads may come in between.
+QUIET_PASSES = 8
 
 
 async def let_arrive(count: Callable[[], int], enough: int) -> None:
@@ -23,8 +22,6 @@ async def let_arrive(count: Callable[[], int], enough: int) -> None:
     """
     quiet, before = 0, count()
     while quiet < QUIET_PASSES and before < enough:
-        # On a single core, gRPC's threads cannot bring anything while this one goes on.
-        os.sched_yield()
         await asyncio.sleep(0)
         now = count()
         quiet = quiet + 1 if now == before else 0
