@@ -52,6 +52,8 @@ BLURREST_DIGIT = 0.12
 SMALLEST_DIGIT = 0.03
 # Ink under the band of a shadow is this much darker than it, and as a digit at least this share of the picture.
 DARKER_THAN_BAND, SMALLEST_BENEATH = 1.3, 0.12
+# Such a band takes at most this share of the height and width together; what takes more is a texture.
+WIDEST_BAND = 0.3
 # Ink is this much above the faintest that could be told from noise.
 CLEARLY = 1.5
 # Share of a picture that is either ink or paper if it was drawn; the rest are edges.
@@ -235,6 +237,8 @@ def _above_band(rise: Field, mask: Mask) -> tuple[Mask, int] | None:
     if _borders(mask) < 2:
         return None
     edge = np.concatenate([rise[0][mask[0]], rise[-1][mask[-1]], rise[:, 0][mask[:, 0]], rise[:, -1][mask[:, -1]]])
+    if len(edge) > WIDEST_BAND * sum(rise.shape):
+        return None
     found = find_digit_parts(rise, DARKER_THAN_BAND * float(np.quantile(edge, 0.75)))
     if found is None or found[1] < SMALLEST_BENEATH * max(rise.shape) or _borders(found[0]):
         return None

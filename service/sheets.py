@@ -16,11 +16,13 @@ GLANCE_SIDE = 128
 # Share of the picture that a sheet covers; what is smaller may be anything.
 SMALLEST, LARGEST = 0.05, 0.85
 # Share of the picture's border that is not sheet.
-OUTSIDE = 0.6
+OUTSIDE = 0.9
 # Of a sheet, this share is paper; of a digit written in light ink, less.
-PAPER = 0.75
+PAPER = 0.85
 # Share of the rectangle with the same moments that it fills.
 RECTANGULAR = 0.9
+# A sheet is not longer than this many times its width; a stroke of chalk is.
+LONGEST = 3.0
 # Levels that a sheet is lighter than what it lies on,
 LIGHTER = 40
 # and the share of them within two pixels of its edge, which is softer where light makes a lit place.
@@ -60,7 +62,7 @@ def _is_sheet(glance: Pixels, light: Mask, sheet: Mask) -> bool:
         return False
     places = np.stack(np.nonzero(sheet)).astype(np.float64)
     sides = np.sqrt(12 * np.linalg.eigvalsh(np.cov(places)).clip(0.1))
-    if inside < RECTANGULAR * sides.prod():
+    if inside < RECTANGULAR * sides.prod() or sides[1] > LONGEST * sides[0]:
         return False
     around = ~sheet
     step = float(np.median(glance[light & sheet])) - float(np.median(glance[around]))

@@ -21,9 +21,8 @@ def limits(accuracy: float) -> str:
 - **It can be deceived.** A small change made for the purpose can give a wrong answer with high confidence.
 - **The digit score is no guard.** Letters that look like digits (O, l, S, Z), one in seven symbols and two in five
   halves of digits pass. 1 of 100 digits like MNIST's does not, and more of others: see the tables above.
-- **Some photographs are read wrongly or rejected.** A hard, narrow shadow across the digit can be taken for a 1, with
-  confidence. A small card on a dark table, a pen that lies beside the digit, and lines turned by 20 to 30 degrees are
-  often rejected.
+- **Some photographs are read wrongly or rejected.** Of pictures made for it, one in five with a hard, narrow shadow
+  across the digit and three in five with a pen beside it are rejected; a few of the first are misread with confidence.
 
 Do not let it decide alone where a wrong digit harms somebody: payments, ballots, medical forms, doses, examinations.
 Have a person look at what is rejected or unsure, add a check that a wrong digit fails (a checksum, a second entry), and
