@@ -27,7 +27,7 @@ from service.metrics import Family, exposition_of, plain_families
 COUNTING = {"counter", "histogram", "summary", "unknown"}
 PENDING = "nv_inference_pending_request_count"
 # What every worker says of the same thing: the model, or the GPU.
-FACTS = re.compile(r".*_info|digitserve_provider|digitserve_device_fallback|nv_gpu_.*")
+FACTS = re.compile(r".*_info|digitserve_provider|digitserve_transport|digitserve_device_fallback|nv_gpu_.*")
 READY = "digitserve_ready"
 STARTED = "process_start_time_seconds"
 

@@ -18,6 +18,7 @@ def counting(calls: int) -> Sequence[Family]:
     metrics.serving(True)
     metrics.model_loaded("digits", "1", "abc")
     metrics.providers(["CPU"], ["CPU"])
+    metrics.transport("grpcio", "asked for")
     at = [(("digits", "1"), float(calls))]
     metrics.show_also(
         ("model", "version"), lambda: [("nv_inference_count", "", at), ("nv_inference_pending_request_count", "", at)]
@@ -50,6 +51,7 @@ def test_counts_are_added_and_facts_are_not() -> None:
     assert found["digitserve_queue_images"] == 2
     assert found["digitserve_model_info,name=digits,sha256=abc,version=1"] == 1
     assert found["digitserve_provider_info,asked=CPU,got=CPU"] == 1
+    assert found["digitserve_transport_info,name=grpcio,reason=asked for"] == 1
     assert found["digitserve_workers"] == 2
 
 
