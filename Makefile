@@ -13,12 +13,13 @@ SERVE := .venv-serve
 DEV := .venv
 GPU := .venv-gpu
 PROTOS := .venv-protos
+FUZZ := .venv-fuzz
 SBOM := .venv-sbom
 IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 PIP := -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format protos model bench screenshots pictures image e2e gpu-check requirements sbom clean
+.PHONY: help setup run test test-slow lint format protos model bench fuzz chaos soak screenshots pictures image e2e gpu-check requirements sbom clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +64,16 @@ pictures: $(DEV)/ready  ## draw the pictures of docs/how-it-works.md anew
 screenshots: $(DEV)/ready  ## take the pictures of the page in docs (needs Node and chromium-headless-shell)
 	$(DEV)/bin/python -m tests.browser
 
+fuzz: $(FUZZ)/ready  ## send bytes nobody would send to what reads bytes, for 10 minutes (ARGS="--seconds 60")
+	$(FUZZ)/bin/python -m tests.robustness.fuzz --seconds 600 $(ARGS)
+
+chaos: $(DEV)/ready  ## attack a running server, with a good caller beside it, and measure hostile images (3 minutes)
+	$(DEV)/bin/python -m tests.robustness.measure_images
+	$(DEV)/bin/python -m tests.robustness.chaos $(ARGS)
+
+soak: $(DEV)/ready  ## call a server for 10 minutes and see whether it grows (ARGS="--leaking" must fail)
+	$(DEV)/bin/python -m tests.robustness.soak $(ARGS)
+
 image:  ## build the container image with docker, podman or buildah (DEVICE=gpu for NVIDIA GPUs)
 	@builder="$(BUILDER)"; \
 	if [ -z "$$builder" ]; then \
@@ -90,7 +101,7 @@ sbom: $(SERVE)/ready $(SBOM)/ready  ## list what the CPU server is made of, as C
 	@echo "build/digitserve.cdx.json"
 
 clean:  ## remove the virtual environments and everything built
-	rm -rf $(SERVE) $(DEV) $(GPU) $(PROTOS) $(SBOM) .venv-clients .venv-perf_analyzer .venv-node .venv-browser .venv-envoy .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE) $(DEV) $(GPU) $(PROTOS) $(SBOM) .venv-clients .venv-fuzz .venv-perf_analyzer .venv-node .venv-browser .venv-envoy .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Each environment is made anew when what it is made from changes.
 $(SERVE)/ready: requirements/serve-cpu.txt pyproject.toml
@@ -114,6 +125,13 @@ $(GPU)/ready: requirements/serve-gpu.txt requirements/gpu-check.txt pyproject.to
 	@$(GPU)/bin/python $(PIP) install --require-hashes -r requirements/serve-gpu.txt
 	@$(GPU)/bin/python $(PIP) install -r requirements/gpu-check.txt
 	@$(GPU)/bin/python $(PIP) install --no-deps -e .
+	@touch $@
+
+$(FUZZ)/ready: requirements/serve-cpu.txt requirements/fuzz.txt pyproject.toml
+	@$(call make_venv,$(FUZZ))
+	@$(FUZZ)/bin/python $(PIP) install --require-hashes -r requirements/serve-cpu.txt
+	@$(FUZZ)/bin/python $(PIP) install -r requirements/fuzz.txt
+	@$(FUZZ)/bin/python $(PIP) install --no-deps -e .
 	@touch $@
 
 $(PROTOS)/ready: requirements/protos.txt

@@ -1,0 +1,194 @@
+"""Bytes nobody would send, into what reads bytes: each target in a process with limits of memory and time.
+
+    python -m tests.robustness.fuzz --seconds 60
+
+`make fuzz` has atheris choose the bytes; where it is not installed, they are mutations of good files and messages.
+A target fails by any error that is not one of ours, a signal, an input that takes more than a second, or memory of
+more than 256 MB above what it began with. What fails is left in a file, whose name is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import contextlib
+import importlib.util
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from PIL import Image
+
+from protos import digits_pb2
+from protos import grpc_service_pb2 as oip
+from service import tensors
+from service.errors import CallError, ModelUnusable
+from service.images import FORMATS, ImageReader
+from service.manifest import Manifest
+from service.settings import Settings
+from tests.robustness.bombs import saved
+
+MOST_SECONDS = 1.0
+MOST_BYTES = 256 << 20
+READER = ImageReader(Settings().max_image_bytes, 1_000_000)
+
+
+def images(data: bytes) -> None:
+    """An image file."""
+    READER.read(data)
+
+
+def messages(data: bytes) -> None:
+    """A request, as it comes from the wire, up to where pixels are handed to the model."""
+    for kind in (digits_pb2.ClassifyRequest, digits_pb2.ClassifyBatchRequest, digits_pb2.ExplainRequest):
+        kind.FromString(data)
+    tensor_requests(data)
+
+
+def tensor_requests(data: bytes) -> None:
+    """A request of the Open Inference Protocol."""
+    request = oip.ModelInferRequest.FromString(data)
+    for read in (tensors.read_pixels, tensors.read_files):
+        with contextlib.suppress(CallError):
+            read(request, 32)
+
+
+def manifests(data: bytes) -> None:
+    """The manifest of a model."""
+    path = Path(f"/dev/shm/fuzzed-{Path('/proc/self').resolve().name}.json")
+    try:
+        path.write_bytes(data)
+        Manifest.read(path)
+    finally:
+        path.unlink()
+
+
+def _tensor_request() -> bytes:
+    tensor = oip.ModelInferRequest.InferInputTensor(name="image", datatype="UINT8", shape=[1, 1, 28, 28])
+    request = oip.ModelInferRequest(model_name="digits", inputs=[tensor], raw_input_contents=[bytes(784)])
+    return request.SerializeToString()
+
+
+TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = {
+    "images": (images, lambda: [saved(Image.radial_gradient("L").resize((40, 40)), format) for format in FORMATS]),
+    "messages": (messages, lambda: [digits_pb2.ClassifyRequest(image=bytes(9)).SerializeToString()]),
+    "tensors": (tensor_requests, lambda: [_tensor_request()]),
+    "manifests": (manifests, lambda: [Path("models/digits/1/manifest.json").read_bytes()[:4000], b'{"sha256": "x"}']),
+}
+
+
+class Checked:
+    """A target that fails for what it must not do."""
+
+    def __init__(self, name: str):
+        self._name = name
+        self._target = TARGETS[name][0]
+        self._base = _peak()
+        self.slowest, self.inputs = 0.0, 0
+
+    def __call__(self, data: bytes) -> None:
+        """Try one input."""
+        began = time.monotonic()
+        try:
+            self._target(data)
+        except (CallError, DecodeError, ModelUnusable):
+            pass
+        except BaseException:
+            self._fail(data, "an error that is not ours")
+            raise
+        seconds = time.monotonic() - began
+        self.inputs += 1
+        self.slowest = max(self.slowest, seconds)
+        if seconds > MOST_SECONDS:
+            self._fail(data, f"{seconds:.2f} s")
+        if _peak() > self._base + MOST_BYTES:
+            self._fail(data, f"{(_peak() - self._base) >> 20} MB")
+
+    def report(self) -> str:
+        """What was seen."""
+        return (
+            f"{self._name}: {self.inputs} inputs, slowest {self.slowest * 1e3:.1f} ms, "
+            f"memory +{(_peak() - self._base) / 1e6:.1f} MB"
+        )
+
+    def _fail(self, data: bytes, why: str) -> None:
+        path = Path(f"failed-{self._name}.bin")
+        path.write_bytes(data)
+        raise SystemExit(f"{self._name}: {why}, by {path}")
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """A file with some bytes changed, left out, repeated or cut off."""
+    changed = bytearray(data)
+    for _ in range(chance.choice((1, 1, 2, 4, 16))):
+        at = chance.randrange(len(changed) or 1)
+        kind = chance.randrange(5)
+        if kind == 0 and changed:
+            changed[at] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)))
+        elif kind == 1:
+            del changed[at : at + chance.randrange(1, 9)]
+        elif kind == 2:
+            changed[at:at] = changed[at : at + chance.randrange(1, 64)]
+        elif kind == 3:
+            changed[at : at + 4] = chance.randbytes(4)
+        else:
+            changed[at:at] = chance.randbytes(chance.randrange(1, 9))
+    return bytes(changed[: chance.randrange(len(changed) + 1)] if chance.random() < 0.1 else changed)
+
+
+def one(name: str, seconds: float, seed: int) -> None:
+    """Fuzz a target in this process."""
+    resource.setrlimit(resource.RLIMIT_CPU, (round(seconds) + 30, round(seconds) + 30))
+    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    seeds = TARGETS[name][1]()
+    checked = Checked(name)
+    if importlib.util.find_spec("atheris"):
+        _with_atheris(checked, seconds)
+    chance, until = random.Random(seed), time.monotonic() + seconds
+    while time.monotonic() < until:
+        checked(mutated(chance.choice(seeds), chance))
+    print(checked.report())
+
+
+def _with_atheris(checked: Checked, seconds: float) -> None:
+    """Does not return: libFuzzer ends the process."""
+    import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    atexit.register(lambda: print(checked.report(), flush=True))
+    atheris.Setup(["fuzz", f"-max_total_time={round(seconds)}", "-max_len=65536", "-rss_limit_mb=0"], checked)
+    atheris.Fuzz()
+
+
+def main() -> int:
+    """Fuzz every target for its part of the time; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--target", choices=TARGETS)
+    arguments = parser.parse_args()
+    if arguments.target:
+        one(arguments.target, arguments.seconds, arguments.seed)
+        return 0
+    print(f"seed {arguments.seed}")
+    failed = 0
+    for name in TARGETS:
+        command = [sys.executable, "-m", "tests.robustness.fuzz", "--target", name, "--seed", str(arguments.seed)]
+        done = subprocess.run([*command, "--seconds", str(arguments.seconds / len(TARGETS))], check=False)
+        if done.returncode:
+            failed += 1
+            print(f"{name}: ended with {done.returncode}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
