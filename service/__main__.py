@@ -20,13 +20,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service import logs
-from service.client_flags import access, add_flags, content
+from service.commands.client_flags import access, add_flags, content
 from service.errors import DigitserveError
+from service.observing import logs
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.ports import Running
+    from service.processes.ports import Running
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
 DEFAULT_ADDRESS = "127.0.0.1:8001"
@@ -157,7 +157,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from service import cpus
+    from service.processes import cpus
 
     settings = Settings.load(vars(args), os.environ)
     logs.start(settings.log_format)
@@ -166,7 +166,7 @@ def _serve(args: argparse.Namespace) -> int:
         cores, workers=settings.workers, threads=settings.threads, decode_threads=settings.decode_threads
     )
     if share.workers > 1:
-        from service.supervisor import supervise
+        from service.processes.supervisor import supervise
 
         return asyncio.run(
             supervise(settings, cores, share, lambda server: print(_welcome(settings, server), flush=True))
@@ -180,8 +180,8 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 async def _serve_until_signalled(settings: Settings) -> None:
+    from service.processes.signals import until_signalled
     from service.server import running
-    from service.signals import until_signalled
 
     serving = False
     signalled = asyncio.create_task(until_signalled(lambda: serving))
@@ -220,8 +220,8 @@ def _from_here(path: Path) -> str:
 
 
 def _classify(args: argparse.Namespace) -> int:
-    from service.bulk import Shard, classify_into
-    from service.classify import classify_files
+    from service.commands.bulk import Shard, classify_into
+    from service.commands.classify import classify_files
 
     wanted = access(args)
     if args.out:
@@ -233,7 +233,7 @@ def _classify(args: argparse.Namespace) -> int:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from service.explain import explain_file
+    from service.commands.explain import explain_file
 
     verdict = explain_file(
         args.picture, args.out, args.part, args.address, timeout_s=args.timeout_s, access=access(args)
@@ -245,7 +245,7 @@ def _explain(args: argparse.Namespace) -> int:
 def _bench(args: argparse.Namespace) -> int:
     import uvloop
 
-    from service.bench import Load, draw
+    from service.commands.bench import Load, draw
 
     if not (args.seconds > 0 and args.in_flight > 0 and (args.rate is None or args.rate > 0)):
         raise DigitserveError("--seconds, --in-flight and --rate must be more than 0")
@@ -261,8 +261,8 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from service.classify import one_line
     from service.client import Client
+    from service.commands.classify import one_line
 
     with Client(args.address, timeout_s=args.timeout_s, access=access(args)) as client, one_line(args.address):
         facts = dataclasses.asdict(client.model())

@@ -15,14 +15,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from service.convention import SIDE
-from service.decoding import Decoder
 from service.errors import InvalidImage, InvalidRequest
-from service.images import Pixels
-from service.judging import Images, Judged
-from service.queueing import Outcome
-from service.statistics import Requests
-from service.versions import Version, Versions
+from service.model.statistics import Requests
+from service.model.versions import Version, Versions
+from service.pictures.convention import SIDE
+from service.pictures.decoding import Decoder
+from service.pictures.images import Pixels
+from service.runs.judging import Images, Judged
+from service.runs.queueing import Outcome
 
 PIXELS = SIDE * SIDE
 

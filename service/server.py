@@ -19,54 +19,46 @@ from aiohttp import web as aiohttp_web
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import digits_pb2, digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
-from service import (
-    cpus,
-    digits,
-    gpu_metrics,
-    grpc_admission,
-    inference_calls,
-    page,
-    ports,
-    repository,
-    transport,
-    triton_metrics,
-    web,
-)
 from service.classifier import Classifier
-from service.control import Alone
-from service.decoding import Decoder
-from service.doors import Doors
-from service.draining import announce, finish_calls
 from service.errors import RuntimeMissing
-from service.explaining import Explainer
-from service.grpc_admission import TokenInterceptor
-from service.grpcio_options import grpcio_options
-from service.http_admission import guard
-from service.http_connections import Runner
-from service.images import ImageReader
-from service.inference import Inference
-from service.inference_calls import InferenceCalls
-from service.interceptors import CallInterceptor
-from service.lag import watch_lag
-from service.loading import Loader
-from service.metrics import Metrics
-from service.opening import open_model
-from service.operations import operations_app
-from service.ports import Running
-from service.readiness import Readiness
-from service.recovery import Recovery
-from service.reflection import add_reflection
-from service.request_log import RequestLog
-from service.runtime import LayerSession
+from service.explanation.explaining import Explainer
+from service.model import repository
+from service.model.loading import Loader
+from service.model.opening import open_model
+from service.model.recovery import Recovery
+from service.model.runtime import LayerSession
+from service.model.trial import Trials
+from service.model.versions import Versions
+from service.observing import gpu_metrics, triton_metrics
+from service.observing.lag import watch_lag
+from service.observing.metrics import Metrics
+from service.observing.request_log import RequestLog
+from service.open_inference.control import Alone
+from service.open_inference.doors import Doors
+from service.open_inference.inference import Inference
+from service.over_grpc import digits, grpc_admission, inference_calls, transport
+from service.over_grpc.grpc_admission import TokenInterceptor
+from service.over_grpc.grpcio_options import grpcio_options
+from service.over_grpc.inference_calls import InferenceCalls
+from service.over_grpc.interceptors import CallInterceptor
+from service.over_grpc.reflection import add_reflection
+from service.over_grpc.transport import Transport
+from service.over_http import page, web
+from service.over_http.http_admission import guard
+from service.over_http.http_connections import Runner
+from service.over_http.operations import operations_app
+from service.pictures.decoding import Decoder
+from service.pictures.images import ImageReader
+from service.processes import cpus, ports
+from service.processes.draining import announce, finish_calls
+from service.processes.ports import Running
+from service.processes.readiness import Readiness
+from service.processes.supervised import Supervised
 from service.security import Security
 from service.settings import Settings
-from service.supervised import Supervised
-from service.transport import Transport
-from service.trial import Trials
-from service.versions import Versions
 
 if TYPE_CHECKING:
-    from service.tracing import Tracing
+    from service.observing.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +236,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
 
 def _tracing() -> Tracing:
     try:
-        from service.tracing import Tracing
+        from service.observing.tracing import Tracing
     except ImportError:
         raise RuntimeMissing("--tracing on needs OpenTelemetry; run: pip install 'digitserve[tracing]'") from None
     return Tracing.to_collector(version("digitserve"))

@@ -16,13 +16,13 @@ from typing import Any
 
 import uvloop
 
-from service import logs
 from service.errors import StartError
-from service.line import Line
+from service.observing import logs
+from service.processes.line import Line
+from service.processes.signals import until_signalled
+from service.processes.supervised import Supervised
 from service.server import running
 from service.settings import Settings
-from service.signals import until_signalled
-from service.supervised import Supervised
 
 log = logging.getLogger(__name__)
 

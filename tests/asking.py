@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import grpc_service_pb2 as pb
 from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
-from service.ports import Running
+from service.processes.ports import Running
 from service.server import running
 from service.settings import Settings
 

@@ -12,8 +12,8 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from service import runtime
-from service.devices import CPU, CUDA, TENSORRT
+from service.model import runtime
+from service.model.devices import CPU, CUDA, TENSORRT
 
 
 class PretendedGpu:

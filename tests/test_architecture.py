@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -30,15 +31,43 @@ def imports(path: Path) -> set[str]:
     return names
 
 
+# Every module of the service by its name, which no other has, whatever folder it lies in.
+SERVICE = {path.stem: path for path in modules("service") if path.stem != "__init__"}
+
+
+def module_of(dotted: str) -> str:
+    """The module of the service in a dotted name, "ink" of service.pictures.ink.taken_from; of others the package."""
+    parts = dotted.split(".")
+    if parts[0] != "service":
+        return parts[0]
+    files = (REPOSITORY.joinpath(*parts[:length]).with_suffix(".py") for length in range(2, len(parts) + 1))
+    # service.client.Client is client's: a folder that offers what its module of the same name has.
+    return next((file.stem for file in files if file.exists()), parts[1])
+
+
 def test_the_rules_name_every_module_of_the_service() -> None:
-    assert {path.stem for path in modules("service")} == MAY_IMPORT.keys() | {"server"}
+    assert SERVICE.keys() == MAY_IMPORT.keys() | {"server"}
+    assert len(SERVICE) == len([path for path in modules("service") if path.stem != "__init__"])
 
 
 @pytest.mark.parametrize("module", sorted(MAY_IMPORT))
 def test_service_imports_point_down(module: str) -> None:
-    ours = [name.split(".") for name in imports(REPOSITORY / "service" / f"{module}.py") if name.split(".")[0] in OURS]
-    found = {name[1] if name[0] == "service" else name[0] for name in ours}
+    found = {module_of(name) for name in imports(SERVICE[module]) if name.split(".")[0] in OURS}
     assert found <= MAY_IMPORT[module]
+
+
+def room_of(path: Path) -> str:
+    """The folder of the service that a module lies in, or its own name where it lies in none."""
+    return path.parent.name if path.parent.name != "service" else path.stem
+
+
+def test_the_folders_of_the_service_import_each_other_one_way() -> None:
+    rooms: dict[str, set[str]] = {}
+    for path in SERVICE.values():
+        ours = {module_of(name) for name in imports(path) if name.split(".")[0] == "service"}
+        rooms.setdefault(room_of(path), set()).update(room_of(SERVICE[name]) for name in ours)
+    order = graphlib.TopologicalSorter({room: below - {room} for room, below in rooms.items()})
+    assert {"pictures", "runs", "model", "over_grpc"} <= set(order.static_order())
 
 
 def reached_at_start(module: str) -> set[str]:
@@ -47,11 +76,11 @@ def reached_at_start(module: str) -> set[str]:
     waiting = {module}
     while waiting:
         reached.add(current := waiting.pop())
-        tree = ast.parse((REPOSITORY / "service" / f"{current}.py").read_text())
+        tree = ast.parse(SERVICE[current].read_text())
         for node in tree.body:
             names = {f"{node.module}.{a.name}" for a in node.names} if isinstance(node, ast.ImportFrom) else set()
             names |= {a.name for a in node.names} if isinstance(node, ast.Import) else set()
-            waiting |= {name.split(".")[1] for name in names if name.startswith("service.")} - reached
+            waiting |= {module_of(name) for name in names if name.startswith("service.")} - reached
             reached |= {name.split(".")[0] for name in names} - {"service"}
     return reached
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from service.batching import Batcher
 from service.errors import DeadlinePassed, NotReady, QueueFull
-from service.queueing import Images
+from service.runs.batching import Batcher
+from service.runs.queueing import Images
 
 
 class Record:

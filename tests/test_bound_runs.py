@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from service.bound_runs import BoundRuns, pinned_arrays, sizes
+from service.model.bound_runs import BoundRuns, pinned_arrays, sizes
 from service.settings import bundled_models
 from tests.pretended_gpu import PretendedGpu
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from service.bulk import Shard, classify_into
-from service.client_channel import Access
+from service.client.client_channel import Access
+from service.commands.bulk import Shard, classify_into
 from service.errors import DigitserveError
 from tests.conftest import REPOSITORY
 from tests.server_process import COMMAND, ServerProcess, wait_until

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from service.classifier import Answer, Classifier, Format, Prediction
-from service.decoding import Decoder
 from service.errors import DeadlinePassed, InvalidImage, InvalidRequest, NotReady, QueueFull
-from service.images import ImageReader
-from service.judging import Floats, Images
-from service.repository import Model
-from service.versions import Versions
+from service.model.repository import Model
+from service.model.versions import Versions
+from service.pictures.decoding import Decoder
+from service.pictures.images import ImageReader
+from service.runs.judging import Floats, Images
 from tests.pictures import Pixels, encode, on_paper
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from service.convention import centre_of_mass, follows_convention, stroke_width, to_convention
+from service.pictures.convention import centre_of_mass, follows_convention, stroke_width, to_convention
 from tests.mnist_files import read_images
 from tests.pictures import Pixels
 

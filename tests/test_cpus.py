@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cpus import Cores, Share, available, share
+from service.processes.cpus import Cores, Share, available, share
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from service import decoding
-from service.decoding import Decoder
 from service.errors import InvalidImage
-from service.images import Pixels
+from service.pictures import decoding
+from service.pictures.decoding import Decoder
+from service.pictures.images import Pixels
 
 
 class Numbers:

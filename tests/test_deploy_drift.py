@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from model_export.data import load_validation_images
-from service.judging import Judged, judge
-from service.runtime import Session
+from service.model.runtime import Session
+from service.runs.judging import Judged, judge
 from service.settings import bundled_models
 from tests.manifests import DEPLOY
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.draining import HANDOVER_S
+from service.processes.draining import HANDOVER_S
 from service.settings import Settings
 from tests.manifests import OVERLAYS, Manifest, custom_schema, one, render
 

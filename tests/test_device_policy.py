@@ -13,10 +13,10 @@ import pytest
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
-from service.devices import CPU, CUDA
 from service.errors import DeviceMissing, StartError
-from service.ports import Running
-from service.recovery import Recovery
+from service.model.devices import CPU, CUDA
+from service.model.recovery import Recovery
+from service.processes.ports import Running
 from service.server import running
 from tests.pretended_gpu import PretendedGpu
 from tests.server_process import COMMAND, ServerProcess
@@ -41,7 +41,7 @@ def test_a_fallback_is_told_by_the_log_the_metrics_and_every_description() -> No
             assert config.parameters["providers_got"].string_value == CPU
             assert config.instance_group[0].kind == grpc_service_pb2.ModelInstanceGroup.KIND_CPU
         _, stderr = server.stop()
-    assert "WARNING service.runtime: --device cuda does not work: it needs CUDAExecutionProvider" in stderr
+    assert "WARNING service.model.runtime: --device cuda does not work: it needs CUDAExecutionProvider" in stderr
     assert f"on {CPU} (asked: {CUDA})" in stderr
 
 

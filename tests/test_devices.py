@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.devices import CPU, CUDA, TENSORRT, GpuOptions, Plan, plan
+from service.model.devices import CPU, CUDA, TENSORRT, GpuOptions, Plan, plan
 
 CPU_BUILD, GPU_BUILD = [CPU], [TENSORRT, CUDA, CPU]
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
-from service.digits import DigitClassifier
 from service.errors import CallError, NotReady
+from service.over_grpc.digits import DigitClassifier
 from service.settings import bundled_models
 from tests.pictures import Pixels, encode, on_paper
 from tests.server_process import ServerProcess, wait_until

@@ -15,9 +15,9 @@ import pytest
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
 from service.classifier import Answer, Prediction
-from service.digits import DigitClassifier
-from service.interceptors import CallInterceptor
-from service.metrics import Metrics
+from service.observing.metrics import Metrics
+from service.over_grpc.digits import DigitClassifier
+from service.over_grpc.interceptors import CallInterceptor
 from tests.pictures import Pixels, encode, on_paper
 from tests.server_process import ServerProcess, wait_until
 

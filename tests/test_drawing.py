@@ -13,9 +13,9 @@ from PIL import Image
 
 from service.__main__ import PARTS, main
 from service.client import Client, Explanation
-from service.drawing import Row, page, tiles, written
-from service.drawing_details import convolution_rows, linear_rows, pooling_rows, relu_rows, strongest
-from service.drawing_flow import flow, verdict
+from service.commands.drawing import Row, page, tiles, written
+from service.commands.drawing_details import convolution_rows, linear_rows, pooling_rows, relu_rows, strongest
+from service.commands.drawing_flow import flow, verdict
 from tests.conftest import REPOSITORY
 from tests.server_process import ServerProcess
 
@@ -86,7 +86,7 @@ def test_what_cannot_be_done_is_said(
 def test_without_matplotlib_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("matplotlib", "service.drawing", "service.drawing_flow"):
+    for name in ("matplotlib", "service.commands.drawing", "service.commands.drawing_flow"):
         monkeypatch.setitem(sys.modules, name, None)
     assert run(SEVEN, "-o", "out.png") == 1
     assert "matplotlib is not installed; run: pip install 'digitserve[explain]'" in capsys.readouterr().err
@@ -104,7 +104,7 @@ def test_a_network_without_such_a_layer_has_nothing_to_show(
 def test_what_is_not_there_cannot_be_drawn(
     server: ServerProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("service.drawing_details.relu_rows", lambda explained: [])
+    monkeypatch.setattr("service.commands.drawing_details.relu_rows", lambda explained: [])
     assert run(SEVEN, "-o", "out.png", "--part", "relu", "--address", server.grpc_address) == 1
     assert "the network that answered has nothing to show as 'relu'; try --part flow" in capsys.readouterr().err
 

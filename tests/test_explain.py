@@ -18,7 +18,7 @@ from PIL import Image
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
 from service.client import AsyncClient, Client
-from service.steps import CAPTIONS
+from service.pictures.steps import CAPTIONS
 from tests.conftest import REPOSITORY
 from tests.photographs import Scene, photograph
 from tests.pictures import Pixels, encode, on_paper

@@ -12,16 +12,16 @@ from collections.abc import AsyncIterator, Sequence
 import numpy as np
 import pytest
 
-from service import explaining
 from service.classifier import Classifier, Format
-from service.decoding import Decoder
 from service.errors import NotImplementedYet, NotReady, QueueFull
-from service.explaining import MAX_WAITING, Explainer, Explanation
-from service.images import ImageReader
-from service.metrics import Metrics
-from service.repository import Model
-from service.runtime import LayerSession, Session
-from service.versions import Versions
+from service.explanation import explaining
+from service.explanation.explaining import MAX_WAITING, Explainer, Explanation
+from service.model.repository import Model
+from service.model.runtime import LayerSession, Session
+from service.model.versions import Versions
+from service.observing.metrics import Metrics
+from service.pictures.decoding import Decoder
+from service.pictures.images import ImageReader
 from tests.conftest import REPOSITORY
 
 MODEL = (REPOSITORY / "models" / "digits" / "1" / "model.onnx").read_bytes()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from service.filters import box_mean, closing, roughness, shrink
+from service.pictures.filters import box_mean, closing, roughness, shrink
 
 
 @pytest.fixture

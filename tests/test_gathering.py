@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.gathering import GatheredMetrics, added
-from service.metrics import Family, Metrics
+from service.observing.metrics import Family, Metrics
+from service.processes.gathering import GatheredMetrics, added
 
 
 def counting(calls: int) -> Sequence[Family]:

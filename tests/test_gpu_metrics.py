@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from service import gpu_metrics
-from service.metrics import Metrics
+from service.observing import gpu_metrics
+from service.observing.metrics import Metrics
 
 
 class NvmlError(Exception):

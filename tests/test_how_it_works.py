@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from service.__main__ import PARTS
-from service.layers import Layer, take_apart
+from service.explanation.layers import Layer, take_apart
 from tests.conftest import REPOSITORY
 from tests.server_process import ServerProcess
 

@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 from tests.server_process import ServerProcess
 
 EXAMPLE = (REPOSITORY / "service" / "examples" / "seven.png").read_bytes()
-ADDRESSES = json.loads((REPOSITORY / "service" / "openapi.json").read_text())["paths"]
+ADDRESSES = json.loads((REPOSITORY / "service" / "over_http" / "openapi.json").read_text())["paths"]
 POSTED = sorted(path for path, operations in ADDRESSES.items() if "post" in operations)
 UNLOAD = "/v2/repository/models/digits/unload"
 

@@ -9,7 +9,8 @@ import socket
 
 import pytest
 
-from service import draining, http_connections
+from service.over_http import http_connections
+from service.processes import draining
 from service.server import running
 from tests.server_process import ServerProcess
 from tests.test_server import free_ports, until_metrics_show

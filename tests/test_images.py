@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from service.convention import centre_of_mass
 from service.errors import InvalidImage
-from service.images import ImageReader
+from service.pictures.convention import centre_of_mass
+from service.pictures.images import ImageReader
 from tests.pictures import Pixels, encode, on_paper
 
 READER = ImageReader(max_bytes=1 << 20, max_pixels=1_000_000)

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from protos import digits_pb2, digits_pb2_grpc
 from protos import grpc_service_pb2 as pb
 from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
-from service.tensors import join_bytes, split_bytes
+from service.open_inference.tensors import join_bytes, split_bytes
 from tests.pictures import Pixels, encode, on_paper
 
 Digits = tuple[Pixels, Pixels]

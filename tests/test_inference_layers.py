@@ -17,8 +17,8 @@ import pytest
 from protos import digits_pb2, digits_pb2_grpc
 from protos import grpc_service_pb2 as pb
 from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
-from service.inference import MAX_EXPLAINED_IMAGES
-from service.tensors import join_bytes
+from service.open_inference.inference import MAX_EXPLAINED_IMAGES
+from service.open_inference.tensors import join_bytes
 from tests.answering import answering, put
 from tests.pictures import Pixels, encode
 from tests.server_process import ServerProcess

@@ -15,7 +15,7 @@ import pytest
 
 from protos import grpc_service_pb2 as pb
 from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
-from service.judging import Floats, Images
+from service.runs.judging import Floats, Images
 from service.server import running
 from tests.test_server import free_ports, replace_model, until_metrics_show
 

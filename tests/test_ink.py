@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 from PIL import Image, ImageDraw
 
-from service.images import ImageReader
-from service.ink import best_view, colour_of_ink, even_paper, find_ink, rise_above_paper
+from service.pictures.images import ImageReader
+from service.pictures.ink import best_view, colour_of_ink, even_paper, find_ink, rise_above_paper
 from tests.conftest import REPOSITORY
 from tests.photographs import Scene, drawn, photograph
 from tests.pictures import Pixels, encode, on_paper

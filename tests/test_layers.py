@@ -15,8 +15,8 @@ from model_export.checkpoint import load_checkpoint
 from model_export.export import export
 from protos import onnx_model_pb2
 from service.errors import NotImplementedYet
-from service.layers import take_apart
-from service.runtime import LayerSession
+from service.explanation.layers import take_apart
+from service.model.runtime import LayerSession
 from tests.conftest import REPOSITORY
 
 CHECKPOINT = REPOSITORY / "models" / "digits" / "1" / "checkpoint.pt"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from service.errors import InvalidRequest
-from service.line import Line, LineClosed
+from service.processes.line import Line, LineClosed
 
 
 @contextlib.asynccontextmanager

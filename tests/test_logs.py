@@ -24,8 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc, grpc_service_pb2, grpc_service_pb2_grpc
-from service.logs import LineWriter, _Handler, _JsonFormatter, _TextFormatter
-from service.request_log import RequestLog
+from service.observing.logs import LineWriter, _Handler, _JsonFormatter, _TextFormatter
+from service.observing.request_log import RequestLog
 from tests.server_process import ServerProcess, wait_until
 
 BLANK = pb.ClassifyRequest(format=pb.IMAGE_FORMAT_RAW_28X28, image=bytes(784))
@@ -219,7 +219,7 @@ def test_what_is_logged_is_cut_and_what_was_dropped_is_told(
             assert len(line) < 2100
             log.warning("again")
             line = next(reader)
-    assert re.search(r"WARNING service.logs: \d+ lines of the log were dropped", line)
+    assert re.search(r"WARNING service.observing.logs: \d+ lines of the log were dropped", line)
 
 
 def test_a_share_of_the_requests_has_lines() -> None:

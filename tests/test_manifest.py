@@ -14,7 +14,7 @@ import pytest
 from model_export.publish import manifest
 from model_export.verify import Golden
 from service.errors import ModelUnusable
-from service.manifest import Manifest
+from service.model.manifest import Manifest
 
 IMAGES = np.arange(2 * 784, dtype=np.uint32).astype(np.uint8).reshape(2, 28, 28)
 PROBABILITIES = np.eye(10, dtype=np.float32)[[3, 4]]

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics import Metrics
+from service.observing.metrics import Metrics
 
 
 def values(metrics: Metrics) -> dict[str, float]:

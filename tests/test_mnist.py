@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from service.client import Client, ImageLike, Prediction
-from service.images import ImageReader
+from service.pictures.images import ImageReader
 from service.settings import bundled_models
 from tests.mnist_files import read_images, read_labels
 from tests.pictures import encode

@@ -10,7 +10,7 @@ from email.message import Message
 
 import pytest
 
-from service.page import CONTENT_TYPES, EXAMPLES, FOLDER
+from service.over_http.page import CONTENT_TYPES, EXAMPLES, FOLDER
 from tests.server_process import ServerProcess
 
 FILES = sorted(path for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES)

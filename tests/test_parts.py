@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from service.parts import find_digit_parts, find_parts, find_runs, is_one_part, label_runs, paint
+from service.pictures.parts import find_digit_parts, find_parts, find_runs, is_one_part, label_runs, paint
 
 
 @settings(max_examples=150, deadline=None)

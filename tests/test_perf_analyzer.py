@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from service import gpu_metrics
-from service.metrics import Metrics
-from service.tensors import join_bytes
+from service.observing import gpu_metrics
+from service.observing.metrics import Metrics
+from service.open_inference.tensors import join_bytes
 from tests.conftest import REPOSITORY
 from tests.environments import environment
 from tests.server_process import ServerProcess

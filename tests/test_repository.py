@@ -12,9 +12,9 @@ import pytest
 
 from model_export.publish import manifest
 from model_export.verify import Golden
-from service import repository
 from service.errors import ModelUnusable
-from service.repository import Model, find, load, select
+from service.model import repository
+from service.model.repository import Model, find, load, select
 
 FACTS = {
     "network": "one layer",

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from service import web
 from service.client import Client
 from service.errors import InvalidRequest
-from service.rest_tensors import read_request
-from service.web import OPENAPI
+from service.over_http import web
+from service.over_http.rest_tensors import read_request
+from service.over_http.web import OPENAPI
 from tests.pictures import Pixels, encode
 from tests.server_process import ServerProcess
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import CallError
-from service.rest_tensors import read_request
-from service.tensors import read_files, read_pixels
+from service.open_inference.tensors import read_files, read_pixels
+from service.over_http.rest_tensors import read_request
 from tests.pictures import Pixels
 
 JSON = st.recursive(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.rules import Field, without_rules
+from service.pictures.rules import Field, without_rules
 
 
 def squared_page(level: float = 60, slope: float = 0.05) -> Field:

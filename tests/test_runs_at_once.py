@@ -8,7 +8,7 @@ import threading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.queueing import Images
+from service.runs.queueing import Images
 from tests.test_batching import Numbers, Record, make, numbered, tell_number
 
 

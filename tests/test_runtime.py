@@ -13,10 +13,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from service import runtime
-from service.devices import CPU, CUDA, TENSORRT, GpuOptions
 from service.errors import DeviceMissing, ModelUnusable, NotReady, RuntimeMissing
-from service.runtime import Session
+from service.model import runtime
+from service.model.devices import CPU, CUDA, TENSORRT, GpuOptions
+from service.model.runtime import Session
 from service.settings import bundled_models
 from tests.pretended_gpu import PretendedGpu
 

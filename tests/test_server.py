@@ -17,11 +17,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
-from service import opening, ports
 from service import server as server_module
 from service.errors import ModelUnusable, PortUnavailable
-from service.judging import Floats, Images
-from service.repository import Model
+from service.model import opening
+from service.model.repository import Model
+from service.processes import ports
+from service.runs.judging import Floats, Images
 from service.server import running
 from service.settings import Settings
 from tests.server_process import wait_until

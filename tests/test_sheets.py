@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from service.sheets import without_table
+from service.pictures.sheets import without_table
 
 Pixels = npt.NDArray[np.uint8]
 

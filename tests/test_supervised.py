@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from protos import grpc_service_pb2 as pb
-from service.loading import State
-from service.supervised import added, common_states
+from service.model.loading import State
+from service.processes.supervised import added, common_states
 
 
 def test_a_version_is_as_far_as_the_slowest_worker_is() -> None:

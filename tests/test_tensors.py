@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from protos import grpc_service_pb2 as pb
 from service.errors import CallError, InvalidRequest, NotImplementedYet
-from service.tensors import classes, join_bytes, read_files, read_pixels, split_bytes, whole_number
+from service.open_inference.tensors import classes, join_bytes, read_files, read_pixels, split_bytes, whole_number
 
 ONE = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 28, 28]}
 

@@ -33,7 +33,7 @@ METHODS: list[MethodDescriptor] = [
     method for file in FILES for service in file.DESCRIPTOR.services_by_name.values() for method in service.methods
 ]
 HEALTH = "grpc.health.v1.Health"
-ADDRESSES = json.loads((REPOSITORY / "service" / "openapi.json").read_text())["paths"]
+ADDRESSES = json.loads((REPOSITORY / "service" / "over_http" / "openapi.json").read_text())["paths"]
 PROBES = ("/v2/health/live", "/v2/health/ready")
 BLANK = np.zeros((28, 28), np.uint8)
 

@@ -146,7 +146,7 @@ def test_a_collector_that_is_away_holds_nothing_up(monkeypatch: pytest.MonkeyPat
 
 
 def test_without_the_extra_the_server_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "service.tracing", None)
+    monkeypatch.setitem(sys.modules, "service.observing.tracing", None)
     with pytest.raises(RuntimeMissing, match=r"pip install 'digitserve\[tracing\]'"):
         server_module._tracing()
 

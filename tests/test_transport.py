@@ -11,10 +11,10 @@ import pytest
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
-from service import transport as transport_module
 from service.errors import InvalidSetting, RuntimeMissing
+from service.over_grpc import transport as transport_module
+from service.over_grpc.transport import Transport, choose
 from service.settings import Settings
-from service.transport import Transport, choose
 from tests.server_process import ServerProcess
 
 

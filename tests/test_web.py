@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from service import web
 from service.classifier import Answer
 from service.client import Client
 from service.errors import CallError, NotReady, QueueFull
-from service.metrics import Metrics
+from service.observing.metrics import Metrics
+from service.over_http import web
 from tests.pictures import Pixels, encode, on_paper
 from tests.server_process import ServerProcess
 

@@ -82,7 +82,7 @@ async def test_l5_a_killed_worker_takes_along_only_the_calls_it_held() -> None:
         code, stderr = await asyncio.to_thread(server.stop)
     assert code == 0
     assert f"worker 0 (process {pid}) was ended by SIGKILL; another one takes its place" in stderr
-    assert " worker 0 service.loading: model digits/1 answers now" in stderr
+    assert " worker 0 service.model.loading: model digits/1 answers now" in stderr
 
 
 async def test_l5_with_retries_a_killed_worker_takes_no_call_along() -> None:

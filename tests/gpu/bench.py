@@ -25,11 +25,11 @@ import numpy as np
 
 from model_export.data import load_validation_images
 from model_export.judging.pictures import CATEGORIES, synthetic
-from service import gpu_metrics
-from service.devices import GpuOptions
 from service.errors import DeviceMissing
-from service.images import ImageReader
-from service.runtime import Session
+from service.model.devices import GpuOptions
+from service.model.runtime import Session
+from service.observing import gpu_metrics
+from service.pictures.images import ImageReader
 from service.settings import MIB, bundled_models
 from tests.mnist_files import Pixels, find_mnist, read_images, small_digits
 from tests.server_process import ServerProcess

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from service.devices import CUDA
 from service.errors import DeviceMissing
-from service.runtime import Session, is_offered
+from service.model.devices import CUDA
+from service.model.runtime import Session, is_offered
 from service.settings import bundled_models
 from tests.mnist_files import find_mnist, read_images, small_digits
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service import gpu_metrics
 from service.client import Client
-from service.devices import CPU, CUDA, GpuOptions
 from service.errors import DeviceMissing
-from service.runtime import Session
+from service.model.devices import CPU, CUDA, GpuOptions
+from service.model.runtime import Session
+from service.observing import gpu_metrics
 from tests.gpu.conftest import LARGEST, open_session
 from tests.server_process import ServerProcess
 

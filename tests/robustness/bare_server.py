@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import grpc
 
 from protos import digits_pb2 as pb
-from service.grpcio_options import grpcio_options
+from service.over_grpc.grpcio_options import grpcio_options
 from service.settings import Settings
 
 

@@ -26,10 +26,10 @@ from PIL import Image
 
 from protos import digits_pb2
 from protos import grpc_service_pb2 as oip
-from service import tensors
 from service.errors import CallError, ModelUnusable
-from service.images import FORMATS, ImageReader
-from service.manifest import Manifest
+from service.model.manifest import Manifest
+from service.open_inference import tensors
+from service.pictures.images import FORMATS, ImageReader
 from service.settings import Settings
 from tests.robustness.bombs import saved
 

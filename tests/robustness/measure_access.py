@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from service.client import Access, AsyncClient
-from service.client_channel import PLAINTEXT
+from service.client.client_channel import PLAINTEXT
 from tests.certificates import certificate_of, context_of, make_certificates, renew
 from tests.server_process import ServerProcess
 

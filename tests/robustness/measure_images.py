@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from service.errors import InvalidImage
-from service.images import FORMATS, ImageReader
+from service.pictures.images import FORMATS, ImageReader
 from service.settings import Settings
 from tests.robustness.bombs import READ, REFUSED, WELCOME, saved
 

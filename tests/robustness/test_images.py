@@ -13,11 +13,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from service.decoding import Decoder
-from service.envelope import without_ballast
 from service.errors import InvalidImage
-from service.images import ImageReader
-from service.metrics import Metrics
+from service.observing.metrics import Metrics
+from service.pictures.decoding import Decoder
+from service.pictures.envelope import without_ballast
+from service.pictures.images import ImageReader
 from service.settings import Settings
 from tests.pictures import Pixels, encode
 from tests.robustness.bombs import READ, REFUSED, WELCOME, chunk, exif, jpeg_with, png, segment

@@ -15,14 +15,14 @@ import pytest
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
-from service.batching import Batcher
-from service.calls import WEIGHT_BYTES, answer_in_order
 from service.errors import DeadlinePassed
-from service.judging import Floats, Images
-from service.queueing import Queue
-from service.runtime import Session
+from service.model.runtime import Session
+from service.over_grpc.calls import WEIGHT_BYTES, answer_in_order
+from service.runs.batching import Batcher
+from service.runs.judging import Floats, Images
+from service.runs.queueing import Queue
+from service.runs.watchdog import ENDING_S, Watchdog
 from service.server import running
-from service.watchdog import ENDING_S, Watchdog
 from tests import test_server
 from tests.answering import put
 from tests.robustness.hanging import hanging

@@ -1,0 +1,1 @@
+"""What is spoken over gRPC, and what stands around every call."""

@@ -1,0 +1,139 @@
+"""What gRPC calls have in common: a deadline, and streams that are answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from service.errors import CallError, DeadlinePassed, NotReady
+from service.runs.arrivals import let_arrive
+
+if TYPE_CHECKING:
+    import grpc
+
+    # Generic in the stubs only.
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+# With a window of 64, a stream holds 16 MiB of what was received, and one message.
+WEIGHT_BYTES = 1 << 18
+MAX_WRITE_S = 10.0
+CENTURY_S = 3e9
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+# Requests of a stream that are answered together, at most.
+MOST_TOGETHER = 32
+
+
+def deadline_of(context: Context) -> float | None:
+    """The call's deadline on the monotonic clock; None when it has none."""
+    remaining = context.time_remaining()
+    # Of a call without one, the native transport says centuries.
+    return None if remaining is None or remaining > CENTURY_S else time.monotonic() + remaining
+
+
+def _weight(request: Any) -> int:
+    """How much of a stream's window a message takes: 1, and 1 more for every `WEIGHT_BYTES`."""
+    return 1 if isinstance(request, CallError) else 1 + request.ByteSize() // WEIGHT_BYTES
+
+
+async def answer_in_order(
+    requests: AsyncIterator[Request],
+    answer: Callable[[Sequence[Request]], Coroutine[Any, Any, Sequence[Response]]],
+    write: Callable[[Response], Awaitable[None]],
+    *,
+    is_small: Callable[[Request], bool],
+    window: int,
+    draining: asyncio.Event,
+    max_write_s: float = MAX_WRITE_S,
+) -> None:
+    """Write the answer to every request, in the order of the requests.
+
+    Args:
+        requests: What arrives.
+        answer: Makes the answers to some requests; runs for several groups of them at once.
+        write: Sends an answer.
+        is_small: Whether a request may be answered together with its neighbours: what is large would hold them up.
+        window: Requests that are worked on at the same time.
+        draining: Once set, what was received is answered and the stream ends.
+        max_write_s: What sending one answer may take: whoever reads none holds what we keep for them.
+
+    Raises:
+        NotReady: `draining` cut the stream short.
+        DeadlinePassed: Sending an answer took too long.
+    """
+    arrivals: deque[Request] = deque()
+    arrived, has_ended = asyncio.Event(), False
+    answers: asyncio.Queue[asyncio.Task[Sequence[Response]] | None] = asyncio.Queue()
+    # Of the requests that are not answered.
+    weights: deque[int] = deque()
+    writing_since: float | None = None
+    # Makes a caller who sends faster than we answer wait.
+    room = asyncio.Semaphore(window)
+
+    async def receive() -> None:
+        nonlocal has_ended
+        incoming = aiter(requests)
+        try:
+            # First the room, then the request: what was received is answered, also when draining cuts in.
+            while await room.acquire() and (request := await anext(incoming, None)) is not None:
+                weights.append(min(_weight(request), window))
+                for _ in range(weights[-1] - 1):
+                    await room.acquire()
+                arrivals.append(request)
+                arrived.set()
+        finally:
+            has_ended = True
+            arrived.set()
+
+    async def begin() -> None:
+        try:
+            while not has_ended or arrivals:
+                await arrived.wait()
+                await let_arrive(lambda: len(arrivals), MOST_TOGETHER)
+                while arrivals:
+                    answers.put_nowait(tasks.create_task(answer(_next_group(arrivals, is_small))))
+                if not has_ended:
+                    arrived.clear()
+        finally:
+            answers.put_nowait(None)
+
+    async def stop_receiving_when_draining() -> None:
+        await draining.wait()
+        receiving.cancel()
+
+    async def expect_reading() -> None:
+        while True:
+            await asyncio.sleep(max_write_s / 4)
+            if writing_since is not None and time.monotonic() - writing_since >= max_write_s:
+                raise DeadlinePassed(f"an answer could not be sent for {max_write_s:g} s: the caller reads none")
+
+    async with asyncio.TaskGroup() as tasks:
+        receiving = tasks.create_task(receive())
+        tasks.create_task(begin())
+        watching = tasks.create_task(stop_receiving_when_draining())
+        reading = tasks.create_task(expect_reading())
+        while task := await answers.get():
+            for response in await task:
+                writing_since = time.monotonic()
+                await write(response)
+                writing_since = None
+                for _ in range(weights.popleft()):
+                    room.release()
+        watching.cancel()
+        reading.cancel()
+    if receiving.cancelled():
+        raise NotReady("the server is shutting down; what it received is answered, another one may do the rest")
+
+
+def _next_group(arrivals: deque[Request], is_small: Callable[[Request], bool]) -> list[Request]:
+    """The first request, and those after it that are small, if it is."""
+    group = [arrivals.popleft()]
+    if is_small(group[0]):
+        while arrivals and len(group) < MOST_TOGETHER and is_small(arrivals[0]):
+            group.append(arrivals.popleft())
+    return group

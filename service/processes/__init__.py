@@ -1,0 +1,1 @@
+"""One server or several processes: ports, signals, supervision, and an orderly end."""
