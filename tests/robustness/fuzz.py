@@ -10,13 +10,13 @@ more than 256 MB above what it began with. What fails is left in a file, whose n
 from __future__ import annotations
 
 import argparse
-import atexit
 import contextlib
 import importlib.util
 import random
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -147,26 +147,41 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 def one(name: str, seconds: float, seed: int) -> None:
     """Fuzz a target in this process."""
-    resource.setrlimit(resource.RLIMIT_CPU, (round(seconds) + 30, round(seconds) + 30))
+    resource.setrlimit(resource.RLIMIT_CPU, (round(seconds) + 120, round(seconds) + 120))
     resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     seeds = TARGETS[name][1]()
     checked = Checked(name)
     if importlib.util.find_spec("atheris"):
-        _with_atheris(checked, seconds)
+        _with_atheris(checked, seeds, seconds)
     chance, until = random.Random(seed), time.monotonic() + seconds
     while time.monotonic() < until:
         checked(mutated(chance.choice(seeds), chance))
     print(checked.report())
 
 
-def _with_atheris(checked: Checked, seconds: float) -> None:
+def _with_atheris(checked: Checked, seeds: list[bytes], seconds: float) -> None:
     """Does not return: libFuzzer ends the process."""
     import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-    atexit.register(lambda: print(checked.report(), flush=True))
-    atheris.Setup(["fuzz", f"-max_total_time={round(seconds)}", "-max_len=65536", "-rss_limit_mb=0"], checked)
-    atheris.Fuzz()
+    until = float("inf")
+
+    def check(data: bytes) -> None:
+        nonlocal until
+        checked(data)
+        if time.monotonic() > until:
+            # libFuzzer leaves without calling anybody.
+            until = float("inf")
+            print(checked.report(), flush=True)
+
+    atheris.instrument_all()
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, seed in enumerate(seeds):
+            (Path(corpus) / str(number)).write_bytes(seed)
+        flags = [f"-max_total_time={round(seconds) + 1}", "-max_len=65536", "-rss_limit_mb=0", "-verbosity=0"]
+        atheris.Setup(["fuzz", *flags, corpus], check)
+        until = time.monotonic() + seconds
+        atheris.Fuzz()
 
 
 def main() -> int:
