@@ -187,7 +187,7 @@ class CallInterceptor:
                 raise
             except Exception as error:
                 code, text = _status(error)
-                await context.abort(grpc.StatusCode[code], text, self._pushback if isinstance(error, QueueFull) else ())
+                trailing = self._pushback if isinstance(error, QueueFull) else ()
             finally:
                 self._queue_bytes -= heavy
                 # gRPC cancels the handler when the caller leaves and when its deadline passes, without saying which.
@@ -201,6 +201,8 @@ class CallInterceptor:
                 self._in_progress -= 1
                 if not self._in_progress:
                     self.idle.set()
+            # Whoever has an answer finds it counted.
+            return await context.abort(grpc.StatusCode[code], text, trailing)
 
         return call
 
