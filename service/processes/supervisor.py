@@ -77,7 +77,7 @@ async def supervise(settings: Settings, cores: Cores, share: Share, on_serving: 
         guard(app, security, metrics.turned_away)
         ops, tls = web.AppRunner(app, access_log=None), security.tls(has_probes=True)
         ops_port = await ports.open_http(stack, ops, settings.host, settings.ops_port, "--ops-port", tls)
-        stack.callback(workers.kill)
+        stack.push_async_callback(workers.end)
         signalled = asyncio.create_task(until_signalled(lambda: serving, workers.kill))
         serves = await workers.start()
         serving = True

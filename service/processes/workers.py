@@ -123,6 +123,16 @@ class Workers:
         for worker in self._workers.values():
             worker.send(signal.SIGKILL)
 
+    async def end(self) -> None:
+        """End all at once, and see them end: asyncio complains of processes that end after its loop."""
+        for task in self._keeping:
+            task.cancel()
+        await asyncio.gather(*self._keeping, return_exceptions=True)
+        self.kill()
+        ending = [asyncio.create_task(worker.wait()) for worker in self._workers.values()]
+        if ending:
+            await asyncio.wait(ending, timeout=KILL_S)
+
     async def _spawn(self, number: int) -> WorkerProcess:
         worker = await WorkerProcess.spawn(number)
         worker.line.answers |= {"change": self.change, "all": self._answers}
