@@ -114,8 +114,7 @@ class Workers:
         done, late = await asyncio.wait(ending, timeout=timeout_s)
         if late:
             log.error("%d of %d workers did not finish within %g s and are ended", len(late), len(workers), timeout_s)
-            self.kill()
-            await asyncio.wait(late, timeout=KILL_S)
+            await self.end()
         return not late and all(task.result() == 0 for task in done)
 
     def kill(self) -> None:
