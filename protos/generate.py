@@ -37,7 +37,10 @@ def generate(destination: Path) -> list[Path]:
         sys.exit(run.stderr)
     messages = destination / "protos" / "grpc_service_pb2.py"
     messages.write_text(messages.read_text().replace(SHARED_POOL, OWN_POOL))
-    return sorted((destination / "protos").glob("*_pb2*"))
+    # protoc makes stubs of what has no calls, too: empty ones.
+    callless = {Path(path).stem for path in protos if "\nservice " not in (ROOT / path).read_text()}
+    made = sorted((destination / "protos").glob("*_pb2*"))
+    return [path for path in made if path.name.partition("_pb2_grpc")[0] not in callless]
 
 
 def main() -> None:
