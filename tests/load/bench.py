@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from service.client import Client, Prediction
-from tests.load import asks, h2, usage
+from tests.load import asks, h2, open_loop, usage
 from tests.load.asks import Ask
 from tests.load.floors import in_process_cpu_us, median_seconds
 from tests.load.report import Report
@@ -158,8 +158,11 @@ class Bench:
                 rate = OPEN_LOOP_SHARE * load.calls / load.seconds
         for in_flight in (1, 32):
             self._checked(f"{transport}: PNG file, {in_flight} in flight", server, self._png, in_flight)
-        ask, cpu = self._raw, self._load_cpu
-        load = h2.open_loop(server.grpc_address, ask.path, ask.body, rate=rate, seconds=self._seconds, cpu=cpu)
+        ask = self._raw
+        outcome = open_loop.run(server.grpc_address, ask.path, ask.body, rate=rate, seconds=self._seconds)
+        load = outcome.answered
+        if outcome.refused.calls or outcome.unanswered:
+            raise RuntimeError(f"of calls at half of the capacity, not all were answered: {outcome}")
         times = load.percentile_ms(99) / lone_ms
         self._report.calls(f"{transport}: raw image, open loop, {rate:,.0f} calls/s", load, None)
         self._report.add("open loop", "its p99 over the median of a lone call", times, "x")

@@ -71,34 +71,12 @@ def closed_loop(
     """
     connections = min(connections, in_flight)
     options = ["-c", str(connections), "-m", str(in_flight // connections), "-D", f"{seconds * 1000:.0f}ms"]
-    _, taken = _run(address, path, body, options, cpu)
+    taken = _run(address, path, body, options, cpu)
     return Load(len(taken), seconds, taken)
 
 
-def open_loop(address: str, path: str, body: bytes, *, rate: float, seconds: float, cpu: int) -> Load:
-    """Ask at a set rate, whether answers come or not.
-
-    Latencies count from when a call was due, not from when it could be sent, so that a server that stalls is charged
-    for the calls that had to wait for it (G. Tene's "coordinated omission").
-
-    Args:
-        address: As of `closed_loop`, like the rest.
-        path: Likewise.
-        body: Likewise.
-        rate: Calls a second.
-        seconds: How long.
-        cpu: The core that h2load may use.
-    """
-    options = ["-c", "1", "-m", "1000", "--rps", f"{rate:.1f}", "-D", f"{seconds * 1000:.0f}ms"]
-    started, taken = _run(address, path, body, options, cpu)
-    due = started[0] + np.arange(len(started)) / rate
-    return Load(len(taken), seconds, taken + np.maximum(started - due, 0))
-
-
-def _run(
-    address: str, path: str, body: bytes, options: list[str], cpu: int | str
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Run h2load; seconds at which each call began, in order, and how long it took."""
+def _run(address: str, path: str, body: bytes, options: list[str], cpu: int | str) -> npt.NDArray[np.float64]:
+    """Run h2load; how long each call took, in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         data, log = Path(folder) / "body", Path(folder) / "log"
         data.write_bytes(body)
@@ -110,6 +88,5 @@ def _run(
         rows = np.loadtxt(log, dtype=np.float64, ndmin=2)  # microseconds since 1970, HTTP status, microseconds
     if not rows.size:
         raise RuntimeError(f"h2load was answered nothing by {address}{path}")
-    good = rows[rows[:, 1] == 200]
-    good = good[good[:, 0].argsort()]
-    return good[:, 0] / 1e6, good[:, 2] / 1e6
+    taken: npt.NDArray[np.float64] = rows[rows[:, 1] == 200, 2] / 1e6
+    return taken
