@@ -8,6 +8,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 COMMAND = Path(sys.executable).parent / "digitserve"
 
 
-def wait_until(condition: Callable[[], bool], patience_s: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], patience_s: float = 60) -> None:
     """Return when a condition holds, which the server brings about a moment after its caller is gone."""
     for _ in range(round(patience_s / 0.05)):
         if condition():
@@ -54,10 +55,12 @@ class ServerProcess:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         pinned = ["taskset", "-c", cpus] if cpus else []
         free_ports = ("--grpc-port", "0", "--http-port", "0", "--ops-port", "0")
+        # No pipe: once full, at 64 kB, it would hold up a server that is saying why it ends.
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`stop` closes it)
         self.process = subprocess.Popen(
             [*pinned, command, "serve", *free_ports, "--transport", "grpcio", *flags],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._stderr,
             text=True,
         )
         assert self.process.stdout is not None
@@ -76,8 +79,7 @@ class ServerProcess:
             return
         ports = re.search(r"gRPC +(\S+)\n +HTTP +(https?://[^/]+)\S*\n +operations +(https?://[^/]+)", self.welcome)
         if not ports:
-            self.process.kill()
-            raise AssertionError(f"the server did not start: {self.welcome}{self.process.communicate()[1]}")
+            raise AssertionError(f"the server did not start: {self.welcome}{self.stop(signal.SIGKILL)[1]}")
         self.grpc_address, self.http_url, self.ops_url = ports.groups()
 
     def __enter__(self) -> ServerProcess:
@@ -94,13 +96,17 @@ class ServerProcess:
         """Stop it with a signal if it still runs; returns its exit code and what it wrote to stderr."""
         if self.process.poll() is None:
             self.send(signum)
-        _, stderr = self.process.communicate(timeout=timeout_s)
-        return self.process.returncode, stderr
+        self.process.communicate(timeout=timeout_s)
+        if not self._stderr.closed:
+            with self._stderr:
+                self._stderr.seek(0)
+                self._written = self._stderr.read()
+        return self.process.returncode, self._written
 
     def get(self, url: str) -> str:
         """The body of a GET."""
         request = urllib.request.Request(url, headers=self._headers)
-        with urllib.request.urlopen(request, timeout=10, context=self._tls) as response:
+        with urllib.request.urlopen(request, timeout=30, context=self._tls) as response:
             body: bytes = response.read()
         return body.decode()
 

@@ -19,6 +19,7 @@ class GoodCaller:
 
     Attributes:
         seconds: What each answered call took.
+        refused: How many were told RESOURCE_EXHAUSTED: a server that is full tells everybody.
         errors: Status names of the others.
     """
 
@@ -29,6 +30,7 @@ class GoodCaller:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._call)
         self.seconds: list[float] = []
+        self.refused = 0
         self.errors: list[str] = []
 
     def __enter__(self) -> GoodCaller:
@@ -52,4 +54,7 @@ class GoodCaller:
                     stub.Classify(BLANK, timeout=20)
                     self.seconds.append(time.monotonic() - began)
                 except grpc.RpcError as error:
-                    self.errors.append(error.code().name)
+                    if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
+                        self.refused += 1
+                    else:
+                        self.errors.append(error.code().name)

