@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from service.errors import InvalidImage
+from service.errors import InvalidImage, QueueFull
 from service.pictures import decoding
 from service.pictures.decoding import Decoder
 from service.pictures.images import Pixels
+from service.runs.turns import CALLER
 
 
 class Numbers:
@@ -73,6 +74,41 @@ async def test_each_file_gets_its_own_answer(decoder: Decoder, reader: Numbers) 
     reader.opened.set()
     reads = await asyncio.gather(*(decoder.read(numbered(n, 13, n + 1)) for n in range(20, 60, 2)))
     assert [values(read) for read in reads] == [[n, "unlucky", n + 1] for n in range(20, 60, 2)]
+
+
+def read_as(caller: str, decoder: Decoder, *numbers: int) -> asyncio.Task[list[Pixels | InvalidImage]]:
+    """A caller of this name has files read."""
+
+    async def read() -> list[Pixels | InvalidImage]:
+        CALLER.set(caller)
+        return await decoder.read(numbered(*numbers))
+
+    return asyncio.create_task(read())
+
+
+async def test_o10_callers_take_turns(decoder: Decoder, reader: Numbers) -> None:
+    """However many requests one of them has; of its own, each has a file read in turn."""
+    first = await blocked(decoder, reader, 0)
+    tasks = [read_as("greedy", decoder, n, n + 1) for n in (10, 20, 30)] + [read_as("modest", decoder, 40, 41)]
+    await asyncio.sleep(0)
+    reader.opened.set()
+    await asyncio.gather(first, *tasks)
+    assert reader.seen == [0, 10, 40, 20, 41, 30, 11, 21, 31]
+
+
+async def test_o10_a_caller_of_whom_nothing_waits_finds_room_in_a_full_queue(decoder: Decoder, reader: Numbers) -> None:
+    first = await blocked(decoder, reader, 0)
+    tasks = [read_as("greedy", decoder, *range(100, 150)), read_as("greedy", decoder, *range(150, 199))]
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFull, match="100 image files wait to be read and 1 more"):
+        await read_as("greedy", decoder, 1)
+    with pytest.raises(QueueFull):
+        await read_as("many", decoder, *[1] * (decoding.MOST_FILES + 1))
+    modest = read_as("modest", decoder, 1)
+    await asyncio.sleep(0)
+    reader.opened.set()
+    assert values(await modest) == [1]
+    await asyncio.gather(first, *tasks)
 
 
 async def test_a_single_file_is_read_before_most_of_a_large_request(decoder: Decoder, reader: Numbers) -> None:

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from service.errors import CallError, InvalidRequest, NotReady, QueueFull, log_fault
 from service.observing.request_log import RequestLog
+from service.runs.turns import CALLER
 
 if TYPE_CHECKING:
     # Generic in the stubs only.
@@ -166,6 +167,7 @@ class CallInterceptor:
 
         async def call(request: Any, context: Context) -> Any:
             began, code, text = time.monotonic(), "CANCELLED", ""
+            CALLER.set(context.peer())
             self._in_progress += 1
             self.idle.clear()
             observer.started()

@@ -21,6 +21,7 @@ from service.observing.request_log import RequestLog
 from service.open_inference.inference import Inference
 from service.over_http import rest
 from service.over_http.http_connections import Refuse, TooSlow, in_time
+from service.runs.turns import CALLER
 
 # The HTTP counterparts that google.rpc.Code gives its codes.
 HTTP_STATUS = {
@@ -140,6 +141,7 @@ def _around(
     @web.middleware
     async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.monotonic()
+        CALLER.set(request.remote or "")
         try:
             response = await handler(request)
         except TooSlow as error:

@@ -17,6 +17,7 @@ from service.errors import DeadlinePassed, InvalidImage, QueueFull
 from service.pictures.images import ImageReader, Pixels
 from service.runs.arrivals import let_arrive
 from service.runs.threads import Threads
+from service.runs.turns import CALLER, Turns
 
 # Larger files are read one at a time: those behind one of them would wait for it while other threads are free.
 SMALL_BYTES = 2048
@@ -36,6 +37,7 @@ class Observer(Protocol):
 class _Request:
     """Files that came together; `waiting` are the indices of those that no thread has."""
 
+    caller: str
     files: Sequence[bytes]
     deadline: float | None
     waiting: deque[int]
@@ -50,7 +52,7 @@ _Done = tuple[Pixels | Exception, float]
 
 
 class Decoder:
-    """Reads the image files of many callers, a file of each in turn."""
+    """Reads the image files of many requests: one of each caller in turn, and of a caller one of each request."""
 
     def __init__(
         self, reader: ImageReader, *, threads: int, max_images: int, observer: Observer, max_bytes: int = 1 << 40
@@ -60,16 +62,17 @@ class Decoder:
         Args:
             reader: Turns one image file into 28x28 pixels.
             threads: Threads that read.
-            max_images: Image files that may wait to be read; more are refused.
+            max_images: Image files that may wait to be read; more are refused, but for an eighth that is kept for
+                callers of whom nothing waits and who send a few.
             observer: Told of every file.
-            max_bytes: Of the files that may wait; more are refused.
+            max_bytes: Of the files that may wait, likewise.
         """
         self._reader = reader
         self._max_images = max_images
         self._images = 0
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._requests: deque[_Request] = deque()
+        self._requests: Turns[_Request] = Turns()
         self._threads = Threads(self._read, count=threads, name="decode")
         self._idle_threads = threads
         self._feeding: set[asyncio.Task[None]] = set()
@@ -90,19 +93,20 @@ class Decoder:
             QueueFull: Too many files are waiting.
             DeadlinePassed: The deadline passed before all were read.
         """
-        if self._images + len(files) > self._max_images:
+        caller, is_little = CALLER.get(), len(files) <= MOST_FILES
+        if self._images + len(files) > self._requests.limit(self._max_images, caller, is_little=is_little):
             raise QueueFull(
                 f"{self._images} image files wait to be read and {len(files)} more would exceed the limit "
                 f"of {self._max_images} (--max-queue-images); try again a little later"
             )
         size = sum(map(len, files))
-        if self._bytes and self._bytes + size > self._max_bytes:
+        if self._bytes and self._bytes + size > self._requests.limit(self._max_bytes, caller, is_little=is_little):
             raise QueueFull(
                 f"image files of {self._bytes} bytes wait to be read and {size} more would exceed the limit "
                 f"of {self._max_bytes} (--max-queue-bytes); try again a little later"
             )
         future: asyncio.Future[list[Pixels | InvalidImage]] = asyncio.get_running_loop().create_future()
-        self._requests.append(_Request(files, deadline, deque(range(len(files))), {}, future))
+        self._requests.add(_Request(caller, files, deadline, deque(range(len(files))), {}, future))
         self._images += len(files)
         self._bytes += size
         if self._idle_threads:
@@ -131,17 +135,17 @@ class Decoder:
         files: list[_File] = []
         is_small = True
         while self._requests and is_small and len(files) < MOST_FILES:
-            request = self._requests.popleft()
+            request = self._requests.pop()
             # Whoever has left, or got an error, waits for nothing.
             if request.future.done():
                 continue
             is_small = len(request.files[request.waiting[0]]) <= SMALL_BYTES
             if files and not is_small:
-                self._requests.appendleft(request)
+                self._requests.put_back(request)
                 break
             files.append((request, request.waiting.popleft()))
             if request.waiting:
-                self._requests.append(request)
+                self._requests.add(request)
         return files
 
     def _read(self, files: list[_File]) -> list[_Done]:
@@ -178,4 +182,4 @@ class Decoder:
         for request, index in reversed(files[len(done) :]):
             request.waiting.appendleft(index)
             if request not in self._requests:
-                self._requests.appendleft(request)
+                self._requests.put_back(request)

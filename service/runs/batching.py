@@ -20,6 +20,7 @@ from service.errors import NotReady, QueueFull
 from service.runs.arrivals import let_arrive
 from service.runs.queueing import A, Account, Group, Images, Outcome, Parts, Queue
 from service.runs.threads import Threads
+from service.runs.turns import CALLER
 from service.runs.watchdog import Watchdog
 
 Run = Callable[[Images], A]
@@ -62,7 +63,8 @@ class Batcher(Generic[A]):
             run: Takes uint8 (N, 1, 28, 28); returns N answers. Called in
                 threads of the batcher's own.
             max_run_images: Most images in one run; larger groups are run in parts.
-            max_queue_images: Images that may wait; `submit` refuses more.
+            max_queue_images: Images that may wait; `submit` refuses more, but for an eighth that is kept for
+                callers of whom nothing waits and whose images fit into one run.
             observer: Told of the queue's length and of every run.
             runs_at_once: Runs that may be in progress at the same time.
             max_run_s: What a run may take.
@@ -107,7 +109,7 @@ class Batcher(Generic[A]):
     async def submit(
         self, images: Images, deadline: float | None = None, priority: int = 0, account: Account | None = None
     ) -> Outcome[A]:
-        """Have images classified together with whatever else is waiting.
+        """Have images classified together with whatever else is waiting, in turn with those of other `CALLER`s.
 
         Args:
             images: uint8 of shape (N, 1, 28, 28), N at least 1.
@@ -123,13 +125,15 @@ class Batcher(Generic[A]):
         """
         if self._closing:
             raise NotReady("the server is shutting down; another one may answer")
-        if self._queue.images + len(images) > self._max_queue_images:
+        caller, is_little = CALLER.get(), len(images) <= self._max_run_images
+        limit = self._queue.limit(self._max_queue_images, caller, priority, is_little=is_little)
+        if self._queue.images + len(images) > limit:
             raise QueueFull(
                 f"{self._queue.images} images are waiting and {len(images)} more would exceed the limit of "
                 f"{self._max_queue_images} (--max-queue-images); try again a little later"
             )
         future: asyncio.Future[Outcome[A]] = asyncio.get_running_loop().create_future()
-        group = Group(images, deadline, time.monotonic(), priority, account, future)
+        group = Group(images, deadline, time.monotonic(), priority, account, caller, future)
         self._queue.add(group)
         self._arrived.set()
         try:

@@ -1,9 +1,8 @@
-"""Groups of images that wait for a model: by priority, in the order of arrival, and fairly towards large ones."""
+"""Groups of images that wait for a model: by priority, each caller in turn, and fairly towards large ones."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, Self, TypeVar
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import DeadlinePassed
+from service.runs.turns import Turns
 
 Images = npt.NDArray[np.uint8]
 
@@ -69,6 +69,7 @@ class Group(Generic[A]):
         submitted: Likewise, when they came.
         priority: 1 to `PRIORITY_LEVELS`; anything else is the ordinary one.
         account: Told of the runs that hold some of them.
+        caller: Who submitted them.
         future: What the caller waits for.
     """
 
@@ -77,6 +78,7 @@ class Group(Generic[A]):
     submitted: float
     priority: int
     account: Account | None
+    caller: str
     future: asyncio.Future[Outcome[A]]
     taken: int = 0
     answered: int = 0
@@ -126,7 +128,7 @@ class Queue(Generic[A]):
         """Start empty; `on_change` is told how many images more wait, or fewer."""
         self.images = 0
         self._on_change = on_change
-        self._levels: tuple[deque[Group[A]], ...] = tuple(deque() for _ in range(PRIORITY_LEVELS))
+        self._levels: tuple[Turns[Group[A]], ...] = tuple(Turns() for _ in range(PRIORITY_LEVELS))
 
     def __len__(self) -> int:
         """Groups that have images in the queue."""
@@ -134,26 +136,31 @@ class Queue(Generic[A]):
 
     def add(self, group: Group[A]) -> None:
         """Have a group wait."""
-        self._level(group).append(group)
+        self._level(group.priority).add(group)
         self._count(len(group.images))
 
+    def limit(self, limit: int, caller: str, priority: int, *, is_little: bool) -> int:
+        """How many images may wait if a group of this caller and priority is to be accepted; see `Turns.limit`."""
+        return self._level(priority).limit(limit, caller, is_little=is_little)
+
     def take(self, room: int, now: float) -> Parts[A]:
-        """The next run: live groups by priority and in the order of arrival, up to so many images.
+        """The next run: live groups by priority, one of each caller in turn, up to so many images.
 
         A large group is run in parts; after each, it goes to the end of its
-        level, and no part fills up a run of others, so that single images wait
-        for one part at most. Those whose deadline has passed by `now` are told so.
+        caller's line, and no part fills up a run of others, so that single
+        images wait for one part of each caller at most. Those whose deadline
+        has passed by `now` are told so.
         """
         batch: Parts[A] = []
         before = self.images
         while room and (level := next(filter(None, self._levels), None)):
-            group = level.popleft()
+            group = level.pop()
             if group.deadline is not None and now >= group.deadline:
                 self.images -= group.waiting
                 group.late(now)
                 continue
             if batch and group.waiting > room:
-                level.appendleft(group)
+                level.put_back(group)
                 break
             if not group.taken:
                 group.queue_seconds = now - group.submitted
@@ -164,7 +171,7 @@ class Queue(Generic[A]):
             self.images -= len(part)
             batch.append((group, start, part))
             if group.waiting:
-                level.append(group)
+                level.add(group)
         self._on_change(self.images - before)
         return batch
 
@@ -178,7 +185,7 @@ class Queue(Generic[A]):
 
     def forget(self, group: Group[A]) -> None:
         """Take out a group that nobody waits for any more, if it is still here."""
-        level = self._level(group)
+        level = self._level(group.priority)
         if group in level:
             level.remove(group)
             self._count(-group.waiting)
@@ -186,12 +193,13 @@ class Queue(Generic[A]):
     def fail(self, error: Exception) -> None:
         """Take out all groups; their callers get an error."""
         for level in self._levels:
-            while level:
-                level.popleft().failed(error)
+            for group in level:
+                group.failed(error)
+            level.clear()
         self._count(-self.images)
 
-    def _level(self, group: Group[A]) -> deque[Group[A]]:
-        return self._levels[(group.priority if 1 <= group.priority <= PRIORITY_LEVELS else ORDINARY_PRIORITY) - 1]
+    def _level(self, priority: int) -> Turns[Group[A]]:
+        return self._levels[(priority if 1 <= priority <= PRIORITY_LEVELS else ORDINARY_PRIORITY) - 1]
 
     def _count(self, change: int) -> None:
         self.images += change

@@ -40,17 +40,19 @@ def _on_each_transport(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Held:
-    """A model whose runs wait until they may go on; it counts the images it has run."""
+    """A model whose runs wait until they may go on; it counts the images it has run, and keeps their first pixels."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
         self.may_go_on = threading.Event()
         self.images = 0
+        self.pixels: list[int] = []
 
     def run(self, images: Images) -> tuple[Floats, Floats]:
         self.entered.set()
         self.may_go_on.wait(30)
         self.images += len(images)
+        self.pixels += images[:, 0, 0, 0].tolist()
         return np.full((len(images), 10), 0.1, np.float32), np.ones(len(images), np.float32)
 
 

@@ -1,0 +1,83 @@
+"""O10: callers take turns in the queue of the model, and none fills it for the others."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from service.errors import QueueFull
+from service.runs.batching import Batcher
+from service.runs.queueing import Outcome
+from service.runs.turns import CALLER, Turns
+from tests.test_batching import Gate, Numbers, make, numbered, settle
+
+
+@dataclass(frozen=True)
+class Thing:
+    caller: str
+    number: int
+
+
+def test_one_of_each_caller_in_turn_and_of_one_in_the_order_of_arrival() -> None:
+    turns: Turns[Thing] = Turns()
+    for caller, number in ("a1", "a2", "a3", "b1", "c1", "c2"):
+        turns.add(Thing(caller, int(number)))
+    assert [turns.pop().caller for _ in range(2)] == ["a", "b"]
+    turns.put_back(Thing("b", 0))
+    turns.put_back(Thing("b", -1))
+    turns.add(Thing("d", 1))
+    turns.remove(Thing("c", 1))
+    assert len(turns) == 6 and Thing("c", 2) in turns and Thing("c", 1) not in turns
+    left = [turns.pop() for _ in range(6)]
+    assert [f"{thing.caller}{thing.number}" for thing in left] == ["b-1", "c2", "a2", "d1", "b0", "a3"]
+    assert not turns
+
+
+def submit_as(caller: str, batcher: Batcher[Numbers], *numbers: int) -> asyncio.Task[Outcome[Numbers]]:
+    """A caller of this name submits images."""
+
+    async def submit() -> Outcome[Numbers]:
+        CALLER.set(caller)
+        return await batcher.submit(numbered(*numbers))
+
+    return asyncio.create_task(submit())
+
+
+async def test_o10_callers_take_turns_and_each_keeps_the_order_of_its_own() -> None:
+    gate = Gate()
+    async with make(gate, max_run_images=2) as batcher:
+        tasks = [submit_as("first", batcher, 0)]
+        await gate.wait_entered()
+        tasks += [submit_as("greedy", batcher, n) for n in range(1, 6)]
+        tasks += [submit_as("large", batcher, 20, 21, 22, 23)]
+        tasks += [submit_as("modest", batcher, 9)]
+        await settle()
+        gate.opened.set()
+        await asyncio.gather(*tasks)
+    assert gate.seen == [[0], [1], [20, 21], [9, 2], [22, 23], [3, 4], [5]]
+
+
+async def test_o10_a_caller_of_whom_nothing_waits_finds_room_in_a_full_queue() -> None:
+    gate = Gate()
+    async with make(gate, max_run_images=2, max_queue_images=8) as batcher:
+        tasks = [submit_as("greedy", batcher, 1)]
+        await gate.wait_entered()
+        tasks += [submit_as("greedy", batcher, n) for n in range(8)]
+        await settle()
+        with pytest.raises(QueueFull):
+            await submit_as("greedy", batcher, 9)
+        with pytest.raises(QueueFull):
+            await submit_as("large", batcher, 1, 2, 3)
+        tasks += [submit_as("modest", batcher, 99)]
+        await settle()
+        with pytest.raises(QueueFull):
+            await submit_as("modest", batcher, 98)
+        tasks += [submit_as("another", batcher, 97)]
+        await settle()
+        with pytest.raises(QueueFull):
+            await submit_as("one too many", batcher, 96)
+        gate.opened.set()
+        await asyncio.gather(*tasks)
+    assert len(gate.seen[1:]) == 5 and gate.seen[1:3] == [[0, 99], [97, 1]]
