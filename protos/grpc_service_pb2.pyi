@@ -750,7 +750,7 @@ class ModelInput(_message.Message):
     data_type: Global___DataType.ValueType
     @_builtins.property
     def dims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Of one image: without the batch."""
+        """Of one image, without the batch; with it, as -1, where max_batch_size is 0."""
 
     def __init__(
         self,
@@ -778,7 +778,7 @@ class ModelOutput(_message.Message):
     data_type: Global___DataType.ValueType
     @_builtins.property
     def dims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Of one image: without the batch."""
+        """As of ModelInput."""
 
     def __init__(
         self,
@@ -1067,7 +1067,7 @@ class ModelConfig(_message.Message):
     name: _builtins.str
     platform: _builtins.str
     max_batch_size: _builtins.int
-    """Most images in one request."""
+    """Most images in one request; 0 for the models that take files, whose shapes say that there may be many."""
     default_model_filename: _builtins.str
     backend: _builtins.str
     @_builtins.property

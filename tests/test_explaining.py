@@ -8,17 +8,18 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from service.classifier import Classifier, Format
 from service.errors import NotImplementedYet, NotReady, QueueFull
-from service.explanation import explaining
+from service.explanation import explaining, layers
 from service.explanation.explaining import MAX_WAITING, Explainer, Explanation
 from service.model.repository import Model
 from service.model.runtime import LayerSession, Session
-from service.model.versions import Versions
+from service.model.versions import Version, Versions
 from service.observing.metrics import Metrics
 from service.pictures.decoding import Decoder
 from service.pictures.images import ImageReader
@@ -49,22 +50,24 @@ class Opened:
 
 
 @contextlib.asynccontextmanager
-async def explainer_of(opened: Opened, model: bytes = MODEL) -> AsyncIterator[Explainer]:
+async def explaining_of(opened: Opened, model: bytes) -> AsyncIterator[tuple[Explainer, Classifier, Version]]:
     metrics = Metrics()
     reader = ImageReader(max_bytes=100_000, max_pixels=100_000)
     decoder = Decoder(reader, threads=1, max_images=8, observer=metrics)
     session = Session(MODEL, device="cpu", threads=1, max_run_images=1)
     async with Versions(max_run_images=4, max_queue_images=64, observer=metrics) as versions:
         await versions.add(Model("digits", "7", "", "", 1.0, 0.0, "", "", "", "", 2.0, [], [], session.run, model))
-        explainer = Explainer(
-            reader,
-            Classifier(decoder, versions, max_batch_images=8, observer=metrics),
-            versions,
-            make_session=opened,
-        )
-        yield explainer
+        classifier = Classifier(decoder, versions, max_batch_images=8, observer=metrics)
+        explainer = Explainer(reader, classifier, versions, make_session=opened)
+        yield explainer, classifier, versions.find()
         explainer.close()
     decoder.close()
+
+
+@contextlib.asynccontextmanager
+async def explainer_of(opened: Opened, model: bytes = MODEL) -> AsyncIterator[Explainer]:
+    async with explaining_of(opened, model) as (explainer, _, _):
+        yield explainer
 
 
 def explain(explainer: Explainer) -> asyncio.Task[Explanation]:
@@ -121,6 +124,33 @@ async def test_a_model_that_is_no_plain_sequence_is_served_and_not_explained() -
             with pytest.raises(NotImplementedYet, match="its node 'relu1' is a Selu"):
                 await explain(explainer)
     assert opened.count == 0
+
+
+async def test_layers_are_looked_for_once_a_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every answer about the model `digits_explain` asks for them, in the event loop."""
+    looked: list[bytes] = []
+
+    def take_apart(model: bytes) -> Any:
+        looked.append(model)
+        return layers.take_apart(model)
+
+    monkeypatch.setattr(explaining, "take_apart", take_apart)
+    for model in (MODEL, MODEL.replace(b"Relu", b"Selu")):
+        looked.clear()
+        async with explaining_of(Opened(), model) as (explainer, _, version):
+            for _ in range(3):
+                with contextlib.suppress(NotImplementedYet):
+                    assert explainer.layers(version)[-1].value == "probabilities"
+            assert looked == [model]
+
+
+async def test_layers_of_a_version_that_has_none_of_these_names_are_refused() -> None:
+    async with explaining_of(Opened(), MODEL) as (explainer, classifier, _):
+        inferred = await classifier.infer(np.zeros((1, 1, 28, 28), np.uint8))
+        with pytest.raises(NotReady, match="replaced by one with other layers"):
+            await explainer.values(inferred, ["conv1", "conv99"])
 
 
 async def test_without_a_model_nothing_is_explained() -> None:

@@ -9,13 +9,16 @@ import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from protos import grpc_service_pb2 as pb
 from service.errors import ModelUnusable
+from service.pictures.decoding import Decoder
 from tests.answering import answering, put
 from tests.asking import serving
+from tests.conftest import REPOSITORY
 from tests.server_process import wait_until
 
 
@@ -74,11 +77,44 @@ async def test_unload_and_load(tmp_path: Path) -> None:
         # The server itself is well.
         assert (await ask.stub.ServerReady(pb.ServerReadyRequest())).ready
         assert await ask.healthy("") == [True]
-        request = pb.ModelStatisticsRequest(name="digits", version="1")
-        assert (await ask.code(ask.stub.ModelStatistics(request)))[0] == "UNAVAILABLE"
+        for name in ("digits", "digits_image", "digits_explain"):
+            for version in ("", "1"):
+                request = pb.ModelStatisticsRequest(name=name, version=version)
+                assert (await ask.code(ask.stub.ModelStatistics(request)))[0] == "UNAVAILABLE"
+        assert not (await ask.stub.ModelStatistics(pb.ModelStatisticsRequest())).model_stats
         await ask.load()
         assert await ask.infer() == ("1", 1)
         assert await ask.healthy("digits.v1.DigitClassifier", "inference.GRPCInferenceService") == [True, True]
+
+
+@pytest.mark.parametrize("name", ["digits_image", "digits_explain"])
+async def test_a_version_that_goes_while_files_are_read_leaves_them_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    released = REPOSITORY / "models" / "digits" / "1"
+    shutil.copytree(released, tmp_path / "digits" / "1")
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    read = Decoder.read
+
+    async def slowly(*arguments: Any) -> Any:
+        begun.set()
+        await go_on.wait()
+        return await read(*arguments)
+
+    monkeypatch.setattr(Decoder, "read", slowly)
+    picture = (REPOSITORY / "service" / "examples" / "seven.png").read_bytes()
+    tensor = pb.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(picture)
+    async with serving(tmp_path) as ask:
+        asked = ask.stub.ModelInfer(pb.ModelInferRequest(model_name=name, inputs=[tensor]))
+        await begun.wait()
+        shutil.copytree(released, tmp_path / "digits" / "2")
+        await ask.load()
+        assert await ask.states() == [("2", "READY")]
+        go_on.set()
+        assert (await asked).model_version == "2"
+        (statistics,) = (await ask.stub.ModelStatistics(pb.ModelStatisticsRequest(name=name))).model_stats
+        assert (statistics.version, statistics.inference_stats.success.count) == ("2", 1)
 
 
 async def test_what_cannot_be_loaded_by_a_call(tmp_path: Path) -> None:

@@ -51,7 +51,10 @@ def fp32(*values: float, **parameters: int) -> pb.ModelInferRequest:
         ),
         (request(ONE, raw=[bytes(783)]), "has 783 bytes of raw contents; its shape [1,1,28,28] needs 784"),
         (request(ONE, raw=[bytes(784), b""]), "raw_input_contents has 2 items for 1 input"),
-        (request({**ONE, "contents": {}}, raw=[bytes(784)]), "both typed contents and raw_input_contents"),
+        (
+            request({**ONE, "contents": {"int_contents": [1]}}, raw=[bytes(784)]),
+            "both typed contents and raw_input_contents",
+        ),
         (request({**ONE, "contents": {"uint_contents": [1]}}), "has 1 values in uint_contents"),
         (request({**ONE, "contents": {"int_contents": [1] * 784}}), "has 0 values in uint_contents"),
         (request({**ONE, "contents": {"uint_contents": [256] * 784}}), "holds the value 256; expected 0 to 255"),
@@ -74,7 +77,8 @@ def test_pixels_that_are_not_acceptable(bad: pb.ModelInferRequest, text: str) ->
     ("bad", "text"),
     [
         (request(ONE, raw=[bytes(784)]), "has datatype 'UINT8'; expected BYTES"),
-        (request({**ONE, "datatype": "BYTES", "shape": [1, 1]}), "Expected [-1], got [1,1]"),
+        (request({**ONE, "datatype": "BYTES", "shape": [1, 2]}), "Expected [-1], got [1,2]"),
+        (request({**ONE, "datatype": "BYTES", "shape": []}), "Expected [-1], got []"),
         (request({**ONE, "datatype": "BYTES", "shape": [0]}), "Expected [-1], got [0]"),
         (request({**ONE, "datatype": "BYTES", "shape": [2]}, raw=[join_bytes([b"x"])]), "[2] and holds 1 elements"),
         (request({**ONE, "datatype": "BYTES", "shape": [2**62]}), "images, the limit is 8 (--max-batch-images)"),
@@ -88,6 +92,12 @@ def test_files_that_are_not_acceptable(bad: pb.ModelInferRequest, text: str) -> 
     with pytest.raises(InvalidRequest) as error:
         read_files(bad, 8)
     assert text in str(error.value)
+
+
+def test_what_mlserver_and_its_codecs_write_besides() -> None:
+    assert read_pixels(request({**ONE, "contents": {}}, raw=[bytes(784)]), 8).shape == (1, 1, 28, 28)
+    two = request({**ONE, "datatype": "BYTES", "shape": [2, 1]}, raw=[join_bytes([b"x", b"yz"])])
+    assert read_files(two, 8) == [b"x", b"yz"]
 
 
 def test_shared_memory_is_not_there() -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.classifier import Classifier, Format, Inferred, Prediction, predictions, raw_pixels
-from service.errors import InvalidImage, QueueFull
+from service.errors import InvalidImage, NotImplementedYet, NotReady, QueueFull
 from service.explanation.layers import Anatomy, Layer, take_apart
 from service.explanation.occlusion import Occlusion, cover
 from service.model.versions import Version, Versions
@@ -95,6 +95,8 @@ class Explainer:
         self._versions = versions
         self._make_session = make_session
         self._opened: dict[Version, tuple[Anatomy, Session]] = {}
+        # Why there are none, where it is a text.
+        self._layers: dict[Version, tuple[Layer, ...] | str] = {}
         self._waiting = 0
         self._turn = asyncio.Lock()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="explain", initializer=_give_way)
@@ -129,8 +131,13 @@ class Explainer:
         Raises:
             NotImplementedYet: As for `explain`.
         """
-        opened = self._opened.get(version)
-        return opened[0].layers if opened else take_apart(version.model.file)[0].layers
+        if version not in self._layers:
+            known = {each: self._layers[each] for each in self._versions.loaded() if each in self._layers}
+            self._layers = {**known, version: _layers_or_reason(version.model.file)}
+        found = self._layers[version]
+        if isinstance(found, str):
+            raise NotImplementedYet(found)
+        return found
 
     async def values(self, inferred: Inferred, names: Sequence[str]) -> list[Field]:
         """What comes out of layers for images that were answered.
@@ -144,12 +151,15 @@ class Explainer:
 
         Raises:
             QueueFull, NotImplementedYet: As for `explain`.
+            NotReady: Whoever answered has no such layers: it has taken the place of another meanwhile.
         """
         async with self._one_at_a_time():
             return await self._in_thread(self._run, inferred, names)
 
     def _run(self, inferred: Inferred, names: Sequence[str]) -> list[Field]:
-        _, session = self._open(inferred.version)
+        anatomy, session = self._open(inferred.version)
+        if not {*names} <= {layer.value for layer in anatomy.layers}:
+            raise NotReady("the model was replaced by one with other layers in the meantime; ask again")
         began = time.monotonic()
         values = session.run(names, inferred.images)
         inferred.version.statistics.layers.ran(len(inferred.images), time.monotonic() - began)
@@ -212,6 +222,14 @@ class Explainer:
             kept = {each: opened for each, opened in self._opened.items() if each in loaded}
             self._opened = {**kept, version: (anatomy, self._make_session(model))}
         return self._opened[version]
+
+
+def _layers_or_reason(model: bytes) -> tuple[Layer, ...] | str:
+    """The layers of a model file, or why it cannot be explained."""
+    try:
+        return take_apart(model)[0].layers
+    except NotImplementedYet as error:
+        return str(error)
 
 
 def _give_way() -> None:

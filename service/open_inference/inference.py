@@ -14,7 +14,7 @@ from protos import grpc_service_pb2 as pb
 from service.classifier import Classifier, Inferred
 from service.errors import CallError, DeadlinePassed, InvalidRequest, NotFound, NotImplementedYet, NotReady
 from service.explanation.explaining import Explainer, Field
-from service.model.versions import Version, Versions
+from service.model.versions import Versions
 from service.open_inference import doors, model_config, outputs, tensors
 from service.open_inference.control import Control
 from service.open_inference.doors import FILES_DOOR, LAYERS_DOOR, ORDINARY_OUTPUTS, PIXELS_DOOR, Door, Doors
@@ -147,8 +147,8 @@ class Inference:
             NotFound, NotReady, NotImplementedYet: As for `check_model`.
         """
         if name:
-            self._door(name, version)
-        if version:
+            self.check_model(name, version)
+        elif version:
             self._versions.find(version)
         wanted = [
             each
@@ -238,7 +238,7 @@ class Inference:
             # Not as a deadline for the queue: behind callers of a higher priority it would be noticed late.
             async with asyncio.timeout(timeout_us / 1e6 if timeout_us > 0 else None):
                 if door.name == LAYERS_DOOR and isinstance(given, list):
-                    inferred, values = await self._explain(given, found, wanted, deadline, priority)
+                    inferred, values = await self._explain(given, request.model_version, wanted, deadline, priority)
                 else:
                     inferred, values = await self._run(given, request.model_version, deadline, priority), {}
         except TimeoutError:
@@ -274,14 +274,15 @@ class Inference:
         return await self._classifier.infer(given, deadline, version=version, priority=priority)
 
     async def _explain(
-        self, files: list[bytes], found: Version, wanted: Wanted, deadline: float | None, priority: int
+        self, files: list[bytes], version: str, wanted: Wanted, deadline: float | None, priority: int
     ) -> tuple[Inferred, dict[str, Field]]:
         """An answer, and what came out of the layers that are wanted; counted as an inference of its own."""
-        began, requests = time.monotonic(), found.statistics.layers
+        began, requests = time.monotonic(), self._versions.find(version).statistics.layers
         names = [name for name, _ in wanted if name not in ORDINARY_OUTPUTS]
         try:
-            inferred = await self._run(files, found.model.version, deadline, priority)
-            answered = time.monotonic()
+            # The newest may be another one when the files are read.
+            inferred = await self._run(files, version, deadline, priority)
+            requests, answered = inferred.version.statistics.layers, time.monotonic()
             values = await self._explainer.values(inferred, names) if names else []
         except BaseException:
             requests.fail.add(time.monotonic() - began)

@@ -61,7 +61,8 @@ def read_files(request: pb.ModelInferRequest, max_images: int) -> list[bytes]:
         max_images: Likewise.
 
     Raises:
-        InvalidRequest: The input is not BYTES `image` [-1], or its values do not fit that.
+        InvalidRequest: The input is not BYTES `image` [-1], or [-1,1] as MLServer's codecs
+            write it, or its values do not fit that.
         NotImplementedYet: It is said to be in shared memory.
     """
     tensor, raw = _only_input(request)
@@ -71,7 +72,7 @@ def read_files(request: pb.ModelInferRequest, max_images: int) -> list[bytes]:
             f"input 'image' of model '{request.model_name}' has datatype {tensor.datatype[:40]!r}; expected BYTES, "
             "an image file for each element"
         )
-    if len(shape) != 1 or shape[0] < 1:
+    if not shape or shape[0] < 1 or shape[1:] not in ((), (1,)):
         raise _wrong_shape(request, shape, "[-1]", "")
     _check_images(shape[0], max_images)
     files = list(tensor.contents.bytes_contents) if raw is None else split_bytes(raw, shape[0])
@@ -164,7 +165,8 @@ def _only_input(request: pb.ModelInferRequest) -> tuple[_Input, bytes | None]:
     raw = request.raw_input_contents
     if not raw:
         return tensor, None
-    if tensor.HasField("contents"):
+    # An empty message holds nothing: MLServer's client writes one beside raw contents.
+    if tensor.HasField("contents") and tensor.contents.ListFields():
         raise InvalidRequest("input 'image' has both typed contents and raw_input_contents; send one of the two")
     if len(raw) != 1:
         raise InvalidRequest(f"raw_input_contents has {len(raw)} items for 1 input")

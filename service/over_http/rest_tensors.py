@@ -50,20 +50,20 @@ def _read_request(
     document = read_object(body[:json_bytes])
     request = pb.ModelInferRequest(model_name=model, model_version=version, id=_text(document, "id", ""))
     binary: set[str] = set()
-    parameters = _object(document, "parameters")
+    parameters = _parameters(document)
     if _pop_flag(parameters, "binary_data_output", False):
         binary.add("")
     _set_parameters(request.parameters, parameters)
     rest = memoryview(body)[len(body) if json_bytes is None else json_bytes :]
     for given in _objects(document, "inputs"):
-        parameters = _object(given, "parameters")
+        parameters = _parameters(given)
         size = parameters.pop("binary_data_size", None)
         tensor = request.inputs.add(name=_text(given, "name"), datatype=_text(given, "datatype"))
         tensor.shape.extend(_shape(given))
         _set_parameters(tensor.parameters, parameters)
         if size is None:
             request.raw_input_contents.append(_raw(given, tensor.datatype, tensor.shape))
-        elif "data" in given:
+        elif given.get("data") is not None:
             raise InvalidRequest("an input has both 'data' and the parameter 'binary_data_size'; send one of the two")
         elif type(size) is int and 0 <= size <= len(rest):
             request.raw_input_contents.append(bytes(rest[:size]))
@@ -73,7 +73,7 @@ def _read_request(
     if len(rest):
         raise InvalidRequest(f"{len(rest)} bytes after the JSON belong to no input; give each its binary_data_size")
     for wanted in _objects(document, "outputs"):
-        parameters = _object(wanted, "parameters")
+        parameters = _parameters(wanted)
         output = request.outputs.add(name=_text(wanted, "name"))
         if _pop_flag(parameters, "binary_data", "" in binary):
             binary.add(output.name)
@@ -150,9 +150,9 @@ def plain(message: Any) -> dict[str, Any]:
 
 def _raw(given: Mapping[str, Any], datatype: str, shape: Sequence[int]) -> bytes:
     """The raw contents of an input whose values are in the JSON."""
-    if "data" not in given:
+    data = given.get("data")
+    if data is None:
         raise InvalidRequest("an input has neither 'data' nor the parameter 'binary_data_size'")
-    data = given["data"]
     if datatype == "BYTES":
         return join_bytes(_file(each) for each in _flat(data))
     dtype = _DTYPES.get(datatype)
@@ -169,7 +169,9 @@ def _raw(given: Mapping[str, Any], datatype: str, shape: Sequence[int]) -> bytes
     if len(flat) != math.prod(shape):
         raise InvalidRequest(f"'data' holds {len(flat)} numbers; its 'shape' {_shown(list(shape))} does not")
     if dtype is np.uint8 and values.size and (values.dtype.kind == "f" or values.min() < 0 or values.max() > 255):
-        raise InvalidRequest(f"'data' holds values from {values.min()} to {values.max()}; UINT8 is whole, 0 to 255")
+        raise InvalidRequest(
+            f"'data' holds values from {values.min()} to {values.max()}; UINT8 is 0 to 255, without a decimal point"
+        )
     with np.errstate(over="ignore"):
         return values.astype(dtype).tobytes()
 
@@ -235,11 +237,11 @@ def _shape(given: Mapping[str, Any]) -> list[int]:
     return shape
 
 
-def _object(given: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = _value(given, key, {})
+def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    value = _value(given, "parameters", {})
     if not isinstance(value, dict):
-        raise InvalidRequest(f"{key!r} is {_shown(value)}; expected an object")
-    return dict(value)
+        raise InvalidRequest(f"'parameters' is {_shown(value)}; expected an object")
+    return {name: each for name, each in value.items() if each is not None}
 
 
 def _objects(given: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
