@@ -24,8 +24,12 @@ id. This module imports nothing of ours and no gRPC: a status is only a name.
 
 import logging
 import secrets
+from typing import TypeVar
 
 log = logging.getLogger(__name__)
+
+
+E = TypeVar("E", bound=BaseException)
 
 
 class DigitserveError(Exception):
@@ -133,3 +137,13 @@ def log_fault(error: BaseException) -> str:
     fault = secrets.token_hex(8)
     log.error("fault %s", fault, exc_info=error)
     return f"the server failed on this call; its log knows more under id {fault}"
+
+
+def without_frames(error: E) -> E:
+    """The error without where it came from, once that is not needed any more.
+
+    The frames an error has passed hold the request, and often the error
+    itself: all of it would stay in memory until Python looks for such circles.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error

@@ -111,6 +111,12 @@ async def test_o10_a_caller_of_whom_nothing_waits_finds_room_in_a_full_queue(dec
     await asyncio.gather(first, *tasks)
 
 
+async def test_what_is_wrong_with_a_file_does_not_hold_it(decoder: Decoder, reader: Numbers) -> None:
+    reader.opened.set()
+    (error,) = await decoder.read(numbered(13))
+    assert isinstance(error, InvalidImage) and error.__traceback__ is None
+
+
 async def test_a_single_file_is_read_before_most_of_a_large_request(decoder: Decoder, reader: Numbers) -> None:
     first = await blocked(decoder, reader, 0)
     large = asyncio.create_task(decoder.read(numbered(*range(100, 150))))

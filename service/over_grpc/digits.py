@@ -11,7 +11,7 @@ from google.rpc import status_pb2
 
 from protos import digits_pb2, digits_pb2_grpc
 from service.classifier import Answer, Classifier, Format, Prediction
-from service.errors import CallError, InvalidImage, InvalidRequest
+from service.errors import CallError, InvalidImage, InvalidRequest, without_frames
 from service.explanation import explain_messages
 from service.explanation.explaining import Explainer
 from service.model.versions import Versions
@@ -119,7 +119,7 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
             try:
                 results = (await self._classifier.classify(images, _format(format), deadline)).results
             except CallError as error:
-                results = [error] * len(places)
+                results = [without_frames(error)] * len(places)
             for n, result in zip(places, results, strict=True):
                 if isinstance(result, CallError):
                     responses[n].error.CopyFrom(_error(result))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import grpc
 from google.protobuf.message import DecodeError
 
-from service.errors import CallError, InvalidRequest, NotReady, QueueFull, log_fault
+from service.errors import CallError, InvalidRequest, NotReady, QueueFull, log_fault, without_frames
 from service.observing.request_log import RequestLog
 from service.runs.turns import CALLER
 
@@ -190,6 +190,7 @@ class CallInterceptor:
             except Exception as error:
                 code, text = _status(error)
                 trailing = self._pushback if isinstance(error, QueueFull) else ()
+                without_frames(error)
             finally:
                 self._queue_bytes -= heavy
                 # gRPC cancels the handler when the caller leaves and when its deadline passes, without saying which.
@@ -203,6 +204,8 @@ class CallInterceptor:
                 self._in_progress -= 1
                 if not self._in_progress:
                     self.idle.set()
+            # gRPC keeps what the call is aborted with, and that keeps what is named here.
+            del request
             # Whoever has an answer finds it counted.
             return await context.abort(grpc.StatusCode[code], text, trailing)
 

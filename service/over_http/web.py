@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from service.classifier import Classifier, Format, Prediction
-from service.errors import CallError, InvalidImage, InvalidRequest, log_fault
+from service.errors import CallError, InvalidImage, InvalidRequest, log_fault, without_frames
 from service.explanation import explain_json
 from service.explanation.explaining import Explainer
 from service.observing.request_log import RequestLog
@@ -151,7 +151,7 @@ def _around(
         except TooLarge as error:
             response = _error(413, error.status, str(error))
         except CallError as error:
-            response = _error(HTTP_STATUS[error.status], error.status, str(error))
+            response = _error(HTTP_STATUS[error.status], error.status, str(without_frames(error)))
         except web.HTTPRequestEntityTooLarge:
             text = f"the body has more bytes than the limit of {max_message_bytes} (--max-message-bytes)"
             response = _error(413, "INVALID_ARGUMENT", text)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.errors import DeadlinePassed, InvalidImage, QueueFull
+from service.errors import DeadlinePassed, InvalidImage, QueueFull, without_frames
 from service.pictures.images import ImageReader, Pixels
 from service.runs.arrivals import let_arrive
 from service.runs.threads import Threads
@@ -157,6 +157,8 @@ class Decoder:
                 if request.deadline is not None and began >= request.deadline:
                     raise DeadlinePassed("the deadline passed before the image file was read")
                 result: Pixels | Exception = self._reader.read(request.files[index])
+            except InvalidImage as error:
+                result = without_frames(error)
             except Exception as error:
                 result = error
             ended = time.monotonic()
