@@ -157,19 +157,19 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from service.processes import cpus
+    from service.processes import resources
 
     settings = Settings.load(vars(args), os.environ)
     logs.start(settings.log_format)
-    cores = cpus.available()
-    share = cpus.share(
-        cores, workers=settings.workers, threads=settings.threads, decode_threads=settings.decode_threads
+    room = resources.available()
+    share = resources.share(
+        room, workers=settings.workers, threads=settings.threads, decode_threads=settings.decode_threads
     )
     if share.workers > 1:
         from service.processes.supervisor import supervise
 
         return asyncio.run(
-            supervise(settings, cores, share, lambda server: print(_welcome(settings, server), flush=True))
+            supervise(settings, room, share, lambda server: print(_welcome(settings, server), flush=True))
         )
 
     import uvloop

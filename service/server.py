@@ -49,7 +49,7 @@ from service.over_http.http_connections import Runner
 from service.over_http.operations import operations_app
 from service.pictures.decoding import Decoder
 from service.pictures.images import ImageReader
-from service.processes import cpus, ports
+from service.processes import ports, resources
 from service.processes.draining import announce, finish_calls
 from service.processes.ports import Running
 from service.processes.readiness import Readiness
@@ -79,9 +79,9 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
     Raises:
         StartError: The server cannot start; nothing is left open.
     """
-    cores = cpus.available()
-    share = cpus.share(
-        cores, workers=settings.workers, threads=settings.threads, decode_threads=settings.decode_threads
+    room = resources.available()
+    share = resources.share(
+        room, workers=settings.workers, threads=settings.threads, decode_threads=settings.decode_threads
     )
     settings = dataclasses.replace(settings, threads=share.threads)
     lacking = settings.changed(*NOT_NATIVE)
@@ -230,7 +230,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         if settings.model_control == "poll" and not supervised:
             stack.callback(asyncio.create_task(loader.watch(settings.model_poll_s)).cancel)
         if not supervised:
-            log.info("cores: %s; threads: %s", cores, share)
+            log.info("cores: %s; threads: %s", room, share)
         yield Running(grpc_port, http_port, ops_port, security.scheme, versions.in_words(), recovery.failed)
 
 

@@ -96,7 +96,7 @@ class Settings:
         one_of("auto", "grpcio", "native"),
     )
     workers: int | Auto = _setting(
-        1, "process", "server processes on the same ports; auto: one for every core there is", or_auto(between(1, 256))
+        1, "process", "server processes on the same ports; auto: as many as there is room for", or_auto(between(1, 256))
     )
 
     models_dir: Path = _setting(

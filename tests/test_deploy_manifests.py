@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import re
 from itertools import chain
 from typing import Any
 
 import pytest
 
 from service.processes.draining import HANDOVER_S
+from service.processes.resources import Resources, Share, share
 from service.settings import Settings
 from tests.manifests import OVERLAYS, Manifest, custom_schema, one, render
 
@@ -44,9 +45,7 @@ def settings_of(resources: list[Manifest]) -> Settings:
     variables = {"DIGITSERVE_DRAIN_DELAY_S": "5"}  # the image's own
     for source in container.get("envFrom", []):
         variables |= one(resources, "ConfigMap", source["configMapRef"]["name"])["data"]
-    for variable in container["env"]:
-        reference = variable.get("valueFrom", {}).get("resourceFieldRef")
-        variables[variable["name"]] = str(whole_cpus(container, reference)) if reference else variable["value"]
+    variables |= {variable["name"]: variable["value"] for variable in container.get("env", [])}
     known = {"DIGITSERVE_" + name.upper() for name in Settings.__dataclass_fields__}
     assert variables.keys() <= known, f"no settings: {variables.keys() - known}"
     # KServe fills in its templates.
@@ -55,11 +54,10 @@ def settings_of(resources: list[Manifest]) -> Settings:
     return Settings.load({name.replace("-", "_"): value for name, value in flags.items()}, variables)
 
 
-def whole_cpus(container: dict[str, Any], reference: dict[str, str]) -> int:
-    """What the downward API makes of a CPU limit with the divisor 1: whole CPUs, rounded up."""
-    assert (reference["resource"], reference["divisor"]) == ("limits.cpu", "1")
-    limit = container["resources"]["limits"]["cpu"]
-    return math.ceil(int(limit[:-1]) / 1000 if limit.endswith("m") else float(limit))
+def amount(text: str) -> float:
+    """A quantity of Kubernetes' as a number: "500m" is 0.5, "256Mi" as many bytes."""
+    number, unit = re.fullmatch(r"([0-9.]+)(m|Mi|Gi|)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"": 1, "m": 0.001, "Mi": 1 << 20, "Gi": 1 << 30}[unit]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -102,13 +100,14 @@ def test_the_grace_period_adds_up(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", [*WITH_DEPLOYMENT, "overlays/kserve"])
-def test_workers_follow_the_limit(folder: str) -> None:
-    """Their threads do so by themselves; on a GPU one worker does it all."""
+def test_workers_and_threads_follow_the_limits(folder: str) -> None:
+    """On however large a node; on a GPU one worker does it all."""
     resources = render(folder)
-    settings, container = settings_of(resources), pod(resources)["containers"][0]
-    assert (settings.workers, settings.threads, settings.decode_threads) == (1, 1, "auto")
-    (workers,) = [variable for variable in container["env"] if variable["name"] == "DIGITSERVE_WORKERS"]
-    assert ("valueFrom" in workers) != (folder == "overlays/gpu")
+    settings, limits = settings_of(resources), pod(resources)["containers"][0]["resources"]["limits"]
+    room = Resources(bound=64, cpu_limit=amount(limits["cpu"]), memory_limit=int(amount(limits["memory"])))
+    chosen = share(room, workers=settings.workers, threads=settings.threads, decode_threads=settings.decode_threads)
+    assert chosen == (Share(1, 1, 4) if folder == "overlays/gpu" else Share(1, 1, 1))
+    assert settings.workers == (1 if folder == "overlays/gpu" else "auto")
 
 
 @pytest.mark.parametrize("folder", [*WITH_DEPLOYMENT, "overlays/kserve"])

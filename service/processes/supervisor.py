@@ -18,9 +18,9 @@ from service.errors import CallError
 from service.over_http.http_admission import guard
 from service.over_http.operations import operations_app
 from service.processes import ports
-from service.processes.cpus import Cores, Share
 from service.processes.gathering import GatheredMetrics
 from service.processes.ports import Running
+from service.processes.resources import Resources, Share
 from service.processes.signals import until_signalled
 from service.processes.worker_process import WorkerProcess
 from service.processes.workers import Workers
@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 MARGIN_S = 5.0
 
 
-async def supervise(settings: Settings, cores: Cores, share: Share, on_serving: Callable[[Running], None]) -> int:
+async def supervise(settings: Settings, room: Resources, share: Share, on_serving: Callable[[Running], None]) -> int:
     """Keep workers serving until a signal, and let them drain; returns the exit code.
 
     Args:
         settings: Of every worker.
-        cores: What there is.
+        room: What there is to use.
         share: How many workers, and their threads.
         on_serving: Called once when all are ready for calls.
 
@@ -81,7 +81,7 @@ async def supervise(settings: Settings, cores: Cores, share: Share, on_serving: 
         signalled = asyncio.create_task(until_signalled(lambda: serving, workers.kill))
         serves = await workers.start()
         serving = True
-        log.info("%d workers; cores: %s; threads: %s", share.workers, cores, share)
+        log.info("%d workers; cores: %s; threads: %s", share.workers, room, share)
         on_serving(Running(grpc_port, http_port, ops_port, security.scheme, serves, workers.lost))
         if settings.model_control == "poll":
             looking = asyncio.create_task(_look(workers, settings.model_poll_s))

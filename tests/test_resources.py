@@ -1,4 +1,4 @@
-"""Cores by affinity and control groups, on made-up trees of /proc and /sys, and their sharing out."""
+"""Cores and memory by affinity and control groups, on made-up trees of /proc and /sys, and their sharing out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.processes.cpus import Cores, Share, available, share
+from service.processes.resources import WORKER_BYTES, Resources, Share, available, share
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -83,8 +83,46 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         ({}, None),
     ],
 )
-def test_the_limit_of_the_control_group(tmp_path: Path, files: dict[str, str], limit: float | None) -> None:
-    assert available(tree(tmp_path, files)).limit == limit
+def test_the_cpu_limit_of_the_control_group(tmp_path: Path, files: dict[str, str], limit: float | None) -> None:
+    assert available(tree(tmp_path, files)).cpu_limit == limit
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "536870912\n"}, 512 << 20),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"}, None),
+        # The least of all groups counts.
+        (
+            {
+                "proc/self/cgroup": "0::/pod/server\n",
+                "sys/fs/cgroup/pod/server/memory.max": "max\n",
+                "sys/fs/cgroup/pod/memory.max": "268435456\n",
+                "sys/fs/cgroup/memory.max": "1073741824\n",
+            },
+            256 << 20,
+        ),
+        # Version 1, whose number for no limit is the largest there is, in whole pages.
+        (
+            {
+                "proc/self/cgroup": "4:memory:/docker/abc\n",
+                "sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes": "268435456\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            256 << 20,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            None,
+        ),
+        ({}, None),
+    ],
+)
+def test_the_memory_limit_of_the_control_group(tmp_path: Path, files: dict[str, str], limit: int | None) -> None:
+    assert available(tree(tmp_path, files)).memory_limit == limit
 
 
 def test_the_affinity_counts() -> None:
@@ -99,28 +137,42 @@ def test_the_affinity_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "whole"),
-    [(Cores(8, 0.5), 1), (Cores(8, 1.9), 1), (Cores(8, 2.0), 2), (Cores(2, 16.0), 2), (Cores(4, None), 4)],
+    ("room", "cores"),
+    [
+        (Resources(8, 0.5), 1),
+        (Resources(8, 1.5), 1),
+        (Resources(8, 2.0), 2),
+        (Resources(2, 16.0), 2),
+        (Resources(4, None), 4),
+    ],
 )
-def test_whole_cores_are_rounded_down_and_at_least_one(cores: Cores, whole: int) -> None:
-    assert cores.whole == whole
+def test_cores_are_rounded_down_and_at_least_one(room: Resources, cores: int) -> None:
+    assert (room.cores, room.workers) == (cores, cores)
+
+
+@pytest.mark.parametrize(("memory", "workers"), [(0, 1), (1, 1), (2, 2), (2.9, 2), (8, 8), (100, 8)])
+def test_no_more_workers_than_the_memory_has_room_for(memory: float, workers: int) -> None:
+    room = Resources(8, None, int(memory * WORKER_BYTES))
+    assert room.workers == workers
+    # Those that are there share all cores.
+    assert share(room, workers="auto", threads=1, decode_threads="auto") == Share(workers, 1, 8 // workers)
 
 
 @pytest.mark.parametrize(
-    ("cores", "wanted", "expected"),
+    ("room", "wanted", "expected"),
     [
         # 500m of a large node: one worker with one thread.
-        (Cores(64, 0.5), ("auto", 1, "auto"), Share(1, 1, 1)),
-        (Cores(8, None), ("auto", 1, "auto"), Share(8, 1, 1)),
-        (Cores(8, None), (2, 4, "auto"), Share(2, 4, 4)),
-        (Cores(8, None), (1, 1, "auto"), Share(1, 1, 8)),
+        (Resources(64, 0.5), ("auto", 1, "auto"), Share(1, 1, 1)),
+        (Resources(8, None), ("auto", 1, "auto"), Share(8, 1, 1)),
+        (Resources(8, None), (2, 4, "auto"), Share(2, 4, 4)),
+        (Resources(8, None), (1, 1, "auto"), Share(1, 1, 8)),
         # Never more than there is, and never none.
-        (Cores(8, 4.0), (2, 16, 16), Share(2, 2, 2)),
-        (Cores(1, None), (3, 4, 5), Share(3, 1, 1)),
+        (Resources(8, 4.0), (2, 16, 16), Share(2, 2, 2)),
+        (Resources(1, None), (3, 4, 5), Share(3, 1, 1)),
     ],
 )
 def test_cores_are_shared_among_workers_and_threads(
-    cores: Cores, wanted: tuple[int | str, int, int | str], expected: Share
+    room: Resources, wanted: tuple[int | str, int, int | str], expected: Share
 ) -> None:
     workers, threads, decode_threads = wanted
-    assert share(cores, workers=workers, threads=threads, decode_threads=decode_threads) == expected
+    assert share(room, workers=workers, threads=threads, decode_threads=decode_threads) == expected
