@@ -60,6 +60,13 @@ def amount(text: str) -> float:
     return float(number) * {"": 1, "m": 0.001, "Mi": 1 << 20, "Gi": 1 << 30}[unit]
 
 
+def chosen_by(resources: list[Manifest]) -> Share:
+    """The workers and threads that a server starts in the container's limits, on however large a node."""
+    settings, limits = settings_of(resources), pod(resources)["containers"][0]["resources"]["limits"]
+    room = Resources(bound=64, cpu_limit=amount(limits["cpu"]), memory_limit=int(amount(limits["memory"])))
+    return share(room, workers=settings.workers, threads=settings.threads, decode_threads=settings.decode_threads)
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_folder_is_strictly_valid(folder: str) -> None:
     validator = pytest.importorskip("kubernetes_validate")
@@ -101,13 +108,21 @@ def test_the_grace_period_adds_up(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", [*WITH_DEPLOYMENT, "overlays/kserve"])
 def test_workers_and_threads_follow_the_limits(folder: str) -> None:
-    """On however large a node; on a GPU one worker does it all."""
+    """On a GPU one worker does it all."""
     resources = render(folder)
-    settings, limits = settings_of(resources), pod(resources)["containers"][0]["resources"]["limits"]
-    room = Resources(bound=64, cpu_limit=amount(limits["cpu"]), memory_limit=int(amount(limits["memory"])))
-    chosen = share(room, workers=settings.workers, threads=settings.threads, decode_threads=settings.decode_threads)
-    assert chosen == (Share(1, 1, 4) if folder == "overlays/gpu" else Share(1, 1, 1))
-    assert settings.workers == (1 if folder == "overlays/gpu" else "auto")
+    assert chosen_by(resources) == (Share(1, 1, 4) if folder == "overlays/gpu" else Share(1, 1, 1))
+    assert settings_of(resources).workers == (1 if folder == "overlays/gpu" else "auto")
+
+
+@pytest.mark.parametrize("folder", [each for each in WITH_DEPLOYMENT if each not in ("overlays/dev", "overlays/keda")])
+def test_pods_are_added_before_the_event_loops_fill_a_core_each(folder: str) -> None:
+    """Each worker has one, and one whose loop is full uses little more than that core: beyond it, none would come."""
+    resources = render(folder)
+    (metric,) = one(resources, "HorizontalPodAutoscaler")["spec"]["metrics"]
+    container = next(c for c in pod(resources)["containers"] if c["name"] == metric["containerResource"]["container"])
+    used = metric["containerResource"]["target"]["averageUtilization"] / 100
+    workers = chosen_by(resources).workers
+    assert used * amount(container["resources"]["requests"]["cpu"]) <= 0.9 * workers
 
 
 @pytest.mark.parametrize("folder", [*WITH_DEPLOYMENT, "overlays/kserve"])
