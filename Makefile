@@ -67,7 +67,7 @@ screenshots: $(DEV)/ready  ## take the pictures of the page in docs (needs Node 
 fuzz: $(FUZZ)/ready  ## send bytes nobody would send to what reads bytes, for 10 minutes (ARGS="--seconds 60")
 	$(FUZZ)/bin/python -m tests.robustness.fuzz --seconds 600 $(ARGS)
 
-chaos: $(DEV)/ready  ## attack a running server, with a good caller beside it, and measure hostile images (3 minutes)
+chaos: $(DEV)/ready  ## attack a server, kill, stall and starve it beside a good caller, and measure hostile images (5 minutes)
 	$(DEV)/bin/python -m tests.robustness.measure_images
 	$(DEV)/bin/python -m tests.robustness.chaos $(ARGS)
 

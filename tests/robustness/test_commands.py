@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.robustness import half_open
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,9 @@ def test_fuzz_finds_nothing() -> None:
     assert code == 0, output
 
 
-@pytest.mark.parametrize("attack", ["T1 rapid reset", "T2 settings", "I10 gzip bomb", "O1 overload"])
+@pytest.mark.parametrize(
+    "attack", ["T1 rapid reset", "T2 settings", "I10 gzip bomb", "O1 overload", "E1 reload", "T6 few"]
+)
 def test_chaos_leaves_a_good_caller_without_errors(attack: str) -> None:
     """With grpcio; what the native transport does not bear is in docs/robustness.md.
 
@@ -32,6 +35,13 @@ def test_chaos_leaves_a_good_caller_without_errors(attack: str) -> None:
     """
     code, output = run("chaos", "--seconds", "1", "--only", attack)
     assert code == 0, output
+
+
+def test_t4_the_call_of_a_peer_whose_cable_is_pulled_ends_in_time() -> None:
+    code, seen = half_open.run()
+    if code == half_open.NOT_PERMITTED:
+        pytest.skip(seen)
+    assert code == 0, seen
 
 
 def test_soak_notices_a_leak_and_only_that() -> None:
