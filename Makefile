@@ -55,8 +55,8 @@ model: $(DEV)/ready  ## train, export and verify the model, judge it and write i
 	$(DEV)/bin/python -m model_export evaluate --json models/digits/1/card/evaluation.json
 	$(DEV)/bin/python -m model_export report --baselines
 
-bench: $(DEV)/ready  ## measure start-up, memory and speed on this machine, on both transports
-	$(DEV)/bin/python -m tests.load.bench --server $(DEV)/bin/digitserve
+bench: $(DEV)/ready  ## measure start-up, memory and speed, on both transports (ARGS="--seconds 1 --only calls")
+	$(DEV)/bin/python -m tests.load.bench --server $(DEV)/bin/digitserve $(ARGS)
 
 pictures: $(DEV)/ready  ## draw the pictures of docs/how-it-works.md anew
 	$(DEV)/bin/python -m tests.documented_pictures

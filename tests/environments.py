@@ -7,6 +7,7 @@ import fcntl
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def environment(name: str) -> Path:
                 pytest.skip(f"{folder.name} cannot be made: {done.stderr.strip().splitlines()[-1]}")
         ready.write_text(requirements.read_text())
     return folder / "bin"
+
+
+def libraries_of_perf_analyzer(folder: Path) -> list[Path]:
+    """What the program in this environment needs in LD_LIBRARY_PATH: NVIDIA's library, and Debian's beside it."""
+    debian = folder / "debian" / "usr" / "lib" / sysconfig.get_config_var("MULTIARCH")
+    return [*folder.glob("lib/*/site-packages/nvidia/cuda_runtime/lib"), debian]
 
 
 def node_environment(name: str = "node") -> Path:

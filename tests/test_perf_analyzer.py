@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import sysconfig
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +21,7 @@ from service.observing import gpu_metrics
 from service.observing.metrics import Metrics
 from service.open_inference.tensors import join_bytes
 from tests.conftest import REPOSITORY
-from tests.environments import environment
+from tests.environments import environment, libraries_of_perf_analyzer
 from tests.server_process import ServerProcess
 from tests.test_gpu_metrics import FakeNvml
 
@@ -34,11 +33,10 @@ Measure = Callable[..., str]
 def measure(server: ServerProcess) -> Measure:
     """Runs perf_analyzer on the server and returns what it prints."""
     programs = environment("perf_analyzer")
-    libraries = programs.parent / "debian" / "usr" / "lib" / sysconfig.get_config_var("MULTIARCH")
-    if not libraries.exists():
+    libraries = libraries_of_perf_analyzer(programs.parent)
+    if not all(folder.exists() for folder in libraries):
         get_debian_library(programs.parent, "libb64-0d")
-    cuda = next(programs.parent.glob("lib/*/site-packages/nvidia/cuda_runtime/lib"))
-    environ = {**os.environ, "LD_LIBRARY_PATH": f"{cuda}:{libraries}"}
+    environ = {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, libraries))}
 
     def run(*arguments: str) -> str:
         # Short windows, and no judgement on how steady a shared machine is.

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from protos import digits_pb2 as pb
 from protos import grpc_service_pb2 as oip
 from tests.load import h2
-from tests.pictures import encode
 
 RAW = pb.IMAGE_FORMAT_RAW_28X28
 
@@ -23,11 +22,13 @@ class Ask:
         path: Of its method.
         body: As it is sent.
         images: In it.
+        content_type: Of the body.
     """
 
     path: str
     body: bytes
     images: int = 1
+    content_type: str = h2.GRPC
 
 
 def raw(image: npt.NDArray[np.uint8]) -> Ask:
@@ -36,9 +37,9 @@ def raw(image: npt.NDArray[np.uint8]) -> Ask:
     return Ask("/digits.v1.DigitClassifier/Classify", h2.body(message.SerializeToString()))
 
 
-def png(image: npt.NDArray[np.uint8]) -> Ask:
-    """Classify with a PNG file."""
-    message = pb.ClassifyRequest(image=encode(image))
+def file(content: bytes) -> Ask:
+    """Classify with an image file."""
+    message = pb.ClassifyRequest(image=content)
     return Ask("/digits.v1.DigitClassifier/Classify", h2.body(message.SerializeToString()))
 
 

@@ -1,20 +1,23 @@
-"""Figures as they come: a line each on the terminal, at the end a JSON file and a picture."""
+"""Figures as they come: a line each on the terminal, at the end a JSON file and pictures."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import matplotlib
-
+from tests.load import plots
 from tests.load.h2 import Load
 
 PACKAGES = ("digitserve", "grpcio", "numpy", "onnxruntime", "protobuf", "pygrpc-native")
+# Other programs that want a core on average, above which what is measured is not what the machine can do.
+BUSY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,16 @@ class Report:
     """Collects figures and prints each at once."""
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start without any; says so if the machine has other things to do."""
         self._figures: list[Figure] = []
-        self._loads: dict[str, tuple[Load, float | None]] = {}
+        self._failed: dict[str, str] = {}
+        self._loads: dict[str, tuple[Load, float]] = {}
+        self._growth: plots.Growth = {}
+        self._load_average = os.getloadavg()[0]
+        if self._load_average > BUSY:
+            print(
+                f"load average {self._load_average:.1f}: this machine is busy, so read ratios, not figures", flush=True
+            )
 
     def add(self, group: str, name: str, value: float, unit: str, note: str = "") -> None:
         """Take a figure, and print it."""
@@ -50,48 +60,65 @@ class Report:
         digits = 0 if value >= 1000 else 1 if value >= 10 else 2
         print(f"{name:48} {value:10,.{digits}f} {unit:9} {note}".rstrip(), flush=True)
 
-    def calls(self, name: str, load: Load, cpu_us: float | None) -> None:
-        """Take a load of single calls: calls a second, latencies, and CPU microseconds a call where known."""
+    def calls(self, name: str, load: Load, cpu_us: float) -> None:
+        """Take a load of single calls: calls a second, latencies, and CPU microseconds a call."""
         self._loads[name] = load, cpu_us
-        cpu = "" if cpu_us is None else f"{cpu_us:7.1f} us CPU a call   "
         latencies = ", ".join(f"p{p:g} {load.percentile_ms(p):.2f}" for p in (50, 99, 99.9))
-        self.add("calls", name, load.calls / load.seconds, "calls/s", f"{cpu}{latencies} ms")
+        self.add("calls", name, load.calls / load.seconds, "calls/s", f"{cpu_us:7.1f} us CPU a call   {latencies} ms")
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write bench.json and bench.png; returns their paths."""
+    def point(self, panel: str, line: str, x: float | str, y: float) -> None:
+        """Take a point of a line in a panel of the picture of growth; see `plots.PANELS`."""
+        self._growth.setdefault(panel, plots.Panel()).lines.setdefault(line, []).append((x, y))
+
+    def floor(self, panel: str, name: str, y: float) -> None:
+        """Take what no line of a panel can go below."""
+        self._growth.setdefault(panel, plots.Panel()).floors[name] = y
+
+    @contextlib.contextmanager
+    def row(self, name: str) -> Iterator[None]:
+        """What is measured in here may fail, which is reported and keeps nothing else from being measured."""
+        try:
+            yield
+        except Exception as error:
+            self._failed[name] = f"{type(error).__name__}: {error}"
+            print(f"{name:48} FAILED  {self._failed[name]}", flush=True)
+
+    def write(self, folder: Path, name: str = "bench") -> list[Path]:
+        """Write NAME.json, NAME.png of the calls and NAME-growth.png, those that there is something for.
+
+        Returns:
+            Their paths.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        (figures := folder / f"{name}.json").write_text(json.dumps(self._content(), indent=1))
+        written = [figures]
+        if self._loads:
+            plots.draw_calls(self._loads, path := folder / f"{name}.png")
+            written.append(path)
+        if self._growth:
+            plots.draw_growth(self._growth, path := folder / f"{name}-growth.png")
+            written.append(path)
+        return written
+
+    def _content(self) -> dict[str, object]:
+        """All of it, for JSON."""
         machine = {
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "processor": platform.machine(),
             "cores": os.cpu_count(),
+            "load_average_before": self._load_average,
             "python": platform.python_version(),
-            "packages": {name: version(name) for name in PACKAGES},
+            "packages": dict(_versions()),
         }
-        figures = folder / "bench.json"
-        figures.write_text(json.dumps({"machine": machine, "figures": [asdict(f) for f in self._figures]}, indent=1))
-        picture = folder / "bench.png"
-        self._draw(picture)
-        return [figures, picture]
+        return {
+            "machine": machine,
+            "figures": [asdict(figure) for figure in self._figures],
+            "growth": {panel: asdict(content) for panel, content in self._growth.items()},
+            "failed": self._failed,
+        }
 
-    def _draw(self, path: Path) -> None:
-        """CPU time of a call, and how long it takes, load by load."""
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
 
-        names = list(self._loads)
-        figure, (left, right) = plt.subplots(1, 2, figsize=(12, 0.42 * len(names) + 1.6), sharey=True)
-        left.barh(names, [cpu or 0 for _, cpu in self._loads.values()], color="#4878a8")
-        left.set_xlabel("CPU of the server, microseconds a call")
-        left.invert_yaxis()
-        for percent, colour in ((50, "#4878a8"), (99, "#d08a3c"), (99.9, "#b04a4a")):
-            values = [load.percentile_ms(percent) for load, _ in self._loads.values()]
-            right.scatter(values, names, color=colour, label=f"{percent:g} % of calls", zorder=2)
-        right.set_xscale("log")
-        right.set_xlabel("answered within, milliseconds")
-        right.grid(axis="x", alpha=0.3)
-        right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=3, frameon=False)
-        for axes in (left, right):
-            axes.spines[["top", "right"]].set_visible(False)
-        figure.tight_layout()
-        figure.savefig(path, dpi=120)
-        plt.close(figure)
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            yield name, version(name)

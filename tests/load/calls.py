@@ -1,0 +1,98 @@
+"""Rows of single calls: how soon a server answers, what a call costs, and what nothing can beat."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+from service.client import Client
+from tests.load import asks, h2, open_loop, usage
+from tests.load.asks import Ask
+from tests.load.measuring import Bench, measure
+from tests.pictures import encode
+from tests.server_process import ServerProcess
+
+IN_FLIGHT = (1, 8, 32, 128)
+STARTS = 5
+# Of the calls a second that 32 in flight reach; one has a row of its own.
+OPEN_LOOP_SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+NAMED_SHARE = 0.5
+
+
+def start_up(bench: Bench) -> None:
+    """From starting the process to a right answer, and the memory after it."""
+    seconds, memory = [], []
+    with bench.report.row("start to first right answer"):
+        for _ in range(STARTS):
+            began = time.perf_counter()
+            with bench.server() as server, Client(server.grpc_address) as client:
+                if (read := client.classify(bench.images[0]).digit) != bench.digit:
+                    raise RuntimeError(f"the server read a {bench.digit} as a {read}: what it does is no figure")
+                seconds.append(time.perf_counter() - began)
+                memory.append(usage.resident_mb(server.process.pid))
+        bench.report.add("start", f"start to first right answer, median of {STARTS}", statistics.median(seconds), "s")
+        bench.report.add("memory", "resident memory after it", statistics.median(memory), "MB")
+
+
+def floors(bench: Bench) -> None:
+    """The model without a server, and gRPC without a model."""
+    with bench.report.row("ONNX Runtime in process"):
+        bench.report.add("floor", "ONNX Runtime in process, runs of 32", bench.alone_us(), "us CPU an image")
+    command = ["taskset", "-c", str(bench.server_cpu), sys.executable, "-m", "tests.load.floors"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echo:
+        assert echo.stdout is not None
+        try:
+            address, raw = f"127.0.0.1:{int(echo.stdout.readline())}", asks.raw(bench.images[0])
+            for in_flight in IN_FLIGHT:
+                with bench.report.row(name := f"empty grpc.aio call, {in_flight} in flight"):
+                    done = measure(
+                        *(echo.pid, address, raw), in_flight=in_flight, seconds=bench.seconds, cpu=bench.load_cpu
+                    )
+                    bench.report.calls(name, done.load, done.cpu_us)
+                    bench.report.point("in flight", "empty grpc.aio call", in_flight, done.cpu_us)
+        finally:
+            echo.kill()
+
+
+def single_calls(bench: Bench, server: ServerProcess, transport: str) -> None:
+    """One image a call, in a closed and in an open loop."""
+    report, raw, png = bench.report, asks.raw(bench.images[0]), asks.file(encode(bench.images[0]))
+    lone_ms = rate = None
+    for in_flight in IN_FLIGHT:
+        with report.row(name := f"{transport}: raw image, {in_flight} in flight"):
+            done = bench.measure(server, raw, in_flight)
+            report.calls(name, done.load, done.cpu_us)
+            report.point("in flight", transport, in_flight, done.cpu_us)
+            for percent in (50, 99):
+                report.point("latency", f"{transport}, {percent} %", in_flight, done.load.percentile_ms(percent))
+            lone_ms = done.load.percentile_ms(50) if in_flight == 1 else lone_ms
+            rate = done.rate if in_flight == 32 else rate
+    for in_flight in (1, 32):
+        with report.row(name := f"{transport}: PNG file, {in_flight} in flight"):
+            done = bench.measure(server, png, in_flight)
+            report.calls(name, done.load, done.cpu_us)
+    for share in OPEN_LOOP_SHARES:
+        with report.row(f"{transport}: open loop at {share:.0%} of the capacity"):
+            if rate is None or lone_ms is None:
+                raise RuntimeError("it needs the capacity and a lone call's time, which were not measured")
+            load, cpu_us = _answered_at(bench, server, raw, share * rate)
+            for percent in (50, 99):
+                report.point("open loop", f"{transport}, {percent} %", share * 100, load.percentile_ms(percent))
+            if share == NAMED_SHARE:
+                report.calls(f"{transport}: raw image, open loop, {share * rate:,.0f} calls/s", load, cpu_us)
+                report.add("open loop", "its p99 over the median of a lone call", load.percentile_ms(99) / lone_ms, "x")
+
+
+def _answered_at(bench: Bench, server: ServerProcess, ask: Ask, rate: float) -> tuple[h2.Load, float]:
+    """Calls that arrive at a rate, all of which must be answered, and CPU microseconds of each."""
+    spent = usage.cpu_seconds(server.process.pid)
+    outcome = open_loop.run(server.grpc_address, ask.path, ask.body, rate=rate, seconds=bench.seconds)
+    if outcome.refused.calls or outcome.unanswered:
+        raise RuntimeError(
+            f"of {rate:,.0f} calls a second, {outcome.answered.calls} were answered, {outcome.refused.calls} refused, "
+            f"{outcome.unanswered} left without an answer"
+        )
+    cpu_us = (usage.cpu_seconds(server.process.pid) - spent) / outcome.answered.calls * 1e6
+    return outcome.answered, cpu_us
