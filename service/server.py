@@ -165,6 +165,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
             max_message_bytes=settings.max_message_bytes,
             max_queue_bytes=settings.max_queue_bytes,
             pushes_back=carrier.name == transport.GRPCIO,
+            holds_back=carrier.name == transport.GRPCIO,
         )
         stack.callback(decoder.close)
         stack.callback(explainer.close)

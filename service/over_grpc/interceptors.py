@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from service.errors import CallError, InvalidRequest, NotReady, QueueFull, log_fault, without_frames
 from service.observing.request_log import RequestLog
+from service.over_grpc.bodies import Bodies
 from service.runs.turns import CALLER
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class CallInterceptor:
         max_message_bytes: int,
         max_queue_bytes: int = 1 << 40,
         pushes_back: bool = False,
+        holds_back: bool = False,
     ):
         """Prepare.
 
@@ -83,9 +85,12 @@ class CallInterceptor:
             max_queue_bytes: Of the heavy requests in progress; more are refused.
             pushes_back: Whether refused callers are told when to try again, which
                 the native transport cannot: it never answers such a call.
+            holds_back: Whether callers wait with what they send while much is here,
+                which the native transport cannot: it reads everything by itself.
         """
         self._max_queue_bytes = max_queue_bytes
-        self._queue_bytes = 0
+        self._bodies = Bodies()
+        self._holds_back = holds_back
         self._pushback = (PUSHBACK,) if pushes_back else ()
         self._observer = observer
         self._log = log
@@ -99,7 +104,7 @@ class CallInterceptor:
     def before(self, server: grpc.aio.Server) -> grpc.aio.Server:
         """What services are to be added to in the place of a server, so that it gets their calls wrapped."""
         # Generated code calls the two methods it has, and no others.
-        return cast(grpc.aio.Server, _Wrapping(server, self.wrap))
+        return cast(grpc.aio.Server, _Wrapping(server, self.wrap, self._bodies if self._holds_back else None))
 
     def wrap(self, service: str, method: str, handler: Handler) -> Handler:
         """The handler of a method with what happens around every call; unknown methods stay gRPC's business."""
@@ -133,10 +138,12 @@ class CallInterceptor:
         """A deserializer that returns what is wrong with a message: gRPC would tell the caller the name of a class."""
 
         def read(data: bytes) -> Any:
+            if weighs:
+                self._bodies.arrived()
             if weighs and len(data) > LIGHT_BYTES:
-                if self._queue_bytes + len(data) > self._max_queue_bytes:
+                if self._bodies.bytes + len(data) > self._max_queue_bytes:
                     return QueueFull(
-                        f"requests of {self._queue_bytes} bytes are in progress and {len(data)} more would exceed the "
+                        f"requests of {self._bodies.bytes} bytes are in progress and {len(data)} more would exceed the "
                         f"limit of {self._max_queue_bytes} (--max-queue-bytes); try again a little later"
                     )
                 return _Heavy(read_light(data), len(data))
@@ -174,7 +181,7 @@ class CallInterceptor:
             heavy = 0
             if type(request) is _Heavy:
                 request, heavy = request.message, request.bytes
-                self._queue_bytes += heavy
+                self._bodies.hold(heavy)
             try:
                 if self.draining.is_set() and not is_health:
                     raise NotReady("the server is shutting down; another one may answer")
@@ -192,7 +199,8 @@ class CallInterceptor:
                 trailing = self._pushback if isinstance(error, QueueFull) else ()
                 without_frames(error)
             finally:
-                self._queue_bytes -= heavy
+                if heavy:
+                    self._bodies.let_go(heavy)
                 # gRPC cancels the handler when the caller leaves and when its deadline passes, without saying which.
                 if code == "CANCELLED" and _is_over(context):
                     code = "DEADLINE_EXCEEDED"
@@ -248,15 +256,20 @@ def _readable_requests(handle: Any) -> Any:
 
 
 class _Wrapping:
-    def __init__(self, server: grpc.aio.Server, wrap: Callable[[str, str, Handler], Handler]):
+    def __init__(self, server: grpc.aio.Server, wrap: Callable[[str, str, Handler], Handler], bodies: Bodies | None):
         self._server = server
         self._wrap = wrap
+        self._bodies = bodies
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Nothing: the same calls are added once more, by their names."""
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
         wrapped = {method: self._wrap(service, method, handler) for method, handler in handlers.items()}
+        if self._bodies and service != HEALTH:
+            # Of handlers that are registered, gRPC asks for none.
+            self._server.add_generic_rpc_handlers((self._bodies.handlers(service, wrapped),))
+            return
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
         self._server.add_registered_method_handlers(service, wrapped)
 

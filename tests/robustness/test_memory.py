@@ -1,53 +1,158 @@
-"""T11: what callers send is in memory no longer than their calls are worked on."""
+"""T11: what callers send is in memory while it is worked on and no longer, and only so much of it at a time."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import weakref
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import grpc
+import pytest
 
 from service.errors import InvalidImage
 from service.observing.metrics import Metrics
+from service.over_grpc import bodies
 from service.over_grpc.interceptors import CallInterceptor
 from service.over_grpc.transport import choose
+from tests.robustness import http2
+
+Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+OK, EXHAUSTED = grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED
+LARGE, SMALL = bytes(1 << 20), b"small"
 
 
 class Request:
     """A request that tells whether it is still there."""
 
+    def __init__(self, data: bytes):
+        self.data = data
 
-async def test_a_call_that_failed_leaves_nothing_until_the_next_garbage_collection(transport: str) -> None:
-    requests: list[weakref.ref[Request]] = []
 
-    def parse(data: bytes) -> Request:
-        request = Request()
-        requests.append(weakref.ref(request))
+class Held:
+    """Handles calls once it may; knows their requests, and of how many large ones it had to wait with."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.requests: list[weakref.ref[Request]] = []
+        self.in_progress = self.most = 0
+
+    def parse(self, data: bytes) -> Request:
+        request = Request(data)
+        self.requests.append(weakref.ref(request))
         return request
 
+    async def handle(self, request: Request, context: object) -> bytes:
+        is_large = request.data == LARGE
+        self.in_progress += is_large
+        self.most = max(self.most, self.in_progress)
+        try:
+            if is_large:
+                await self.may_answer.wait()
+            return b"answer"
+        finally:
+            self.in_progress -= is_large
+
+
+@contextlib.asynccontextmanager
+async def serving(held: Held, handle: Any, transport: str = "grpcio") -> AsyncIterator[tuple[str, CallInterceptor]]:
+    calls = CallInterceptor(Metrics(), None, max_message_bytes=2 << 20, holds_back=transport == "grpcio")
+    server = choose(transport, not_native=()).server([], [])
+    handler = grpc.unary_unary_rpc_method_handler(handle, held.parse, bytes)
+    calls.before(server).add_registered_method_handlers("a.B", {"C": handler})
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}", calls
+    finally:
+        await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def connected(address: str) -> AsyncIterator[Call]:
+    """The call over a connection of its own."""
+    async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        yield channel.unary_unary("/a.B/C", None, None)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("20 s were not enough")
+
+
+async def test_a_call_that_failed_leaves_nothing_until_the_next_garbage_collection(transport: str) -> None:
     async def fail(request: Request, context: object) -> bytes:
         error = InvalidImage("unreadable")
         raise error
 
-    calls = CallInterceptor(Metrics(), None, max_message_bytes=1000)
-    server = choose(transport, not_native=()).server([], [])
-    handler = grpc.unary_unary_rpc_method_handler(fail, parse, bytes)
-    calls.before(server).add_registered_method_handlers("a.B", {"C": handler})
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+    held = Held()
     gc.disable()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/a.B/C", None, None)
+        async with serving(held, fail, transport) as (address, calls), connected(address) as call:
             for _ in range(5):
-                assert await call(b"request").code() == grpc.StatusCode.INVALID_ARGUMENT
+                assert await call(SMALL).code() == grpc.StatusCode.INVALID_ARGUMENT
             await calls.idle.wait()
-            for _ in range(500):
-                if not any(request() for request in requests):
-                    break
-                await asyncio.sleep(0.01)
-            assert len(requests) == 5 and not any(request() for request in requests)
+            await until(lambda: not any(request() for request in held.requests))
+            assert len(held.requests) == 5
     finally:
         gc.enable()
-        await server.stop(None)
+
+
+async def test_of_a_hundred_large_requests_a_few_are_read_at_a_time_and_all_are_answered() -> None:
+    """Small ones of others are answered meanwhile, and those of the same caller afterwards."""
+    held = Held()
+    async with (
+        serving(held, held.handle) as (address, _),
+        connected(address) as greedy,
+        connected(address) as modest,
+    ):
+        calls = [greedy(LARGE, timeout=60) for _ in range(100)]
+        await until(lambda: held.in_progress >= bodies.MOST_AT_ONCE)
+        for _ in range(20):
+            assert await modest(SMALL, timeout=20) == b"answer"
+        assert held.in_progress <= bodies.MOST_OF_ALL
+        held.may_answer.set()
+        assert await asyncio.gather(*calls) == [b"answer"] * 100
+    assert bodies.MOST_AT_ONCE <= held.most <= bodies.MOST_OF_ALL
+
+
+async def test_those_who_wait_may_leave_and_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MOST_WAITING", 10)
+    held = Held()
+    async with serving(held, held.handle) as (address, _), connected(address) as greedy:
+        calls = [greedy(LARGE, timeout=60) for _ in range(60)]
+        await until(lambda: sum(call.done() for call in calls) + held.in_progress + 10 == 60)
+        assert {await call.code() for call in calls if call.done()} == {EXHAUSTED}
+        left = [call for call in calls if not call.done()]
+        for call in left[-5:]:
+            call.cancel()
+        held.may_answer.set()
+        assert [await call.code() for call in left].count(OK) == len(left) - 5
+        assert await greedy(SMALL, timeout=20) == b"answer"
+    assert not held.in_progress
+
+
+async def test_t8_those_who_send_slowly_take_nobodys_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More callers than may have something read have begun to send, and never end."""
+    held, begun, begin = Held(), [], bodies.Bodies.begin
+
+    def counted(self: bodies.Bodies) -> bool:
+        begun.append(1)
+        return begin(self)
+
+    monkeypatch.setattr(bodies.Bodies, "begin", counted)
+    async with serving(held, held.handle) as (address, _), connected(address) as modest:
+        with contextlib.ExitStack() as stack:
+            for _ in range(bodies.MOST_OF_ALL + 1):
+                slow = stack.enter_context(http2.Connection(address))
+                slow.greet()
+                slow.open(1, http2.call_headers("/a.B/C"))
+                slow.send(http2.frame(http2.DATA, 0, 1, b"\0"))
+            await until(lambda: len(begun) == bodies.MOST_OF_ALL + 1)
+            calls = [modest(SMALL, timeout=60) for _ in range(50)]
+            assert await asyncio.gather(*calls) == [b"answer"] * 50
