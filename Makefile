@@ -19,7 +19,7 @@ IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 PIP := -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format protos model bench fuzz chaos soak screenshots pictures image e2e gpu-check requirements sbom clean
+.PHONY: help setup run test test-slow lint format protos model bench fuzz chaos soak screenshots pictures image e2e gpu-check gpu-driver requirements sbom clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,9 +88,14 @@ image:  ## build the container image with docker, podman or buildah (DEVICE=gpu 
 e2e:  ## build the image and run it whole: load, proxies, a roll, a kill, alerts (Debian, as root)
 	deploy/e2e.sh
 
-gpu-check: $(GPU)/ready  ## on a machine with an NVIDIA GPU: test what only that shows, and measure it into docs/gpu.md
+gpu-check: gpu-driver $(GPU)/ready  ## on a machine with an NVIDIA GPU: test what only that shows, and measure it into docs/gpu.md
 	$(GPU)/bin/python -m pytest -s tests/gpu
 	$(GPU)/bin/python -m tests.gpu.bench
+
+# Before gigabytes are installed.
+gpu-driver:
+	@$(PYTHON) -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2>/dev/null || \
+		{ echo "nothing to check: this machine has no NVIDIA driver (libcuda.so.1)" >&2; exit 1; }
 
 requirements: $(DEV)/ready  ## pin the newest versions that pyproject.toml admits
 	$(DEV)/bin/python requirements/compile.py

@@ -920,7 +920,9 @@ class ModelInstanceGroup(_message.Message):
     """Model runs that can be in progress at the same time."""
     kind: Global___ModelInstanceGroup.Kind.ValueType
     @_builtins.property
-    def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The number of the GPU that they run on; empty on the CPU."""
+
     def __init__(
         self,
         *,

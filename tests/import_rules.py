@@ -83,7 +83,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "logs": set(),
     "manifest": {"errors"},
     "metrics": {"tallies"},
-    "model_config": {"devices", "doors", "protos", "queueing", "repository", "statistics", "versions"},
+    "model_config": {"doors", "protos", "queueing", "repository", "statistics", "versions"},
     "occlusion": {"images"},
     "opening": {"devices", "repository", "runtime", "settings", "trial"},
     "operations": set(),

@@ -40,15 +40,16 @@ def test_a_fallback_is_told_by_the_log_the_metrics_and_every_description() -> No
             assert config.parameters["providers_asked"].string_value == CUDA
             assert config.parameters["providers_got"].string_value == CPU
             assert config.instance_group[0].kind == grpc_service_pb2.ModelInstanceGroup.KIND_CPU
+            assert not config.instance_group[0].gpus
         _, stderr = server.stop()
     assert "WARNING service.model.runtime: --device cuda does not work: it needs CUDAExecutionProvider" in stderr
     assert f"on {CPU} (asked: {CUDA})" in stderr
 
 
 @asynccontextmanager
-async def on_gpu(**settings: object) -> AsyncIterator[tuple[Running, Any]]:
+async def on_gpu(device: str = "cuda", **settings: object) -> AsyncIterator[tuple[Running, Any]]:
     async with (
-        running(free_ports(device="cuda", **settings)) as server,
+        running(free_ports(device=device, **settings)) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
     ):
         yield server, digits_pb2_grpc.DigitClassifierStub(channel)
@@ -63,6 +64,15 @@ async def test_the_server_serves_from_a_gpu_as_from_the_cpu(monkeypatch: pytest.
         batch = pb.ClassifyBatchRequest(format=pb.IMAGE_FORMAT_RAW_28X28, images=[bytes(784)] * 100)
         assert len((await stub.ClassifyBatch(batch)).results) == 100
         await until_metrics_show(server.ops_port, "digitserve_device_fallback 0.0")
+
+
+async def test_the_configuration_names_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    PretendedGpu(monkeypatch)
+    async with on_gpu("cuda:1") as (server, _), grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        oip: Any = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        config = (await oip.ModelConfig(grpc_service_pb2.ModelConfigRequest(name="digits"))).config
+        (group,) = config.instance_group
+        assert (group.kind, [*group.gpus], group.count) == (grpc_service_pb2.ModelInstanceGroup.KIND_GPU, [1], 2)
 
 
 async def test_a_gpu_that_fails_while_serving_is_replaced_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

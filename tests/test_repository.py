@@ -35,6 +35,7 @@ class FakeSession:
         self.metadata = metadata
         self.providers_asked = ["A", "B"]
         self.providers_got = ["B"]
+        self.gpu: int | None = 1
         self.runs_at_once = 2
 
     def stop_runs(self) -> None:
@@ -75,7 +76,8 @@ def test_the_facts_are_those_of_the_file(tmp_path: Path) -> None:
     assert (model.name, model.network, model.accuracy) == ("digits", "one layer", 0.995)
     assert (model.trained_on, model.reject_threshold) == ("digits", 3.5)
     assert (model.calibration_error, model.tested_on, model.licence, model.commit) == (0.002, "others", "free", "abc")
-    assert (model.providers_asked, model.providers_got, model.runs_at_once) == (["A", "B"], ["B"], 2)
+    assert (model.providers_asked, model.providers_got) == (["A", "B"], ["B"])
+    assert (model.gpu, model.runs_at_once) == (1, 2)
 
 
 def test_no_model_says_where_it_was_looked_for(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ class Session(Protocol):
     metadata: Mapping[str, str]
     providers_asked: list[str]
     providers_got: list[str]
+    gpu: int | None
     runs_at_once: int
 
     def stop_runs(self) -> None:
@@ -62,6 +63,7 @@ class Model:
         providers_got: Execution providers in use, first choice first.
         run: Uint8 (N, 1, 28, 28) -> probabilities (N, 10) and digit scores (N,), float32.
         file: What is in the file.
+        gpu: The number of the GPU in use, if one is.
         runs_at_once: How many threads may call it with profit.
         stop_runs: Has the runs in progress end with an error, where the device can do that.
     """
@@ -81,6 +83,7 @@ class Model:
     providers_got: Sequence[str]
     run: Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
     file: bytes
+    gpu: int | None = None
     runs_at_once: int = 1
     stop_runs: Callable[[], None] = lambda: None
 
@@ -194,6 +197,7 @@ def _describe(data: bytes, version: str, session: Session) -> Model:
         providers_got=session.providers_got,
         run=session.run,
         file=data,
+        gpu=session.gpu,
         runs_at_once=session.runs_at_once,
         stop_runs=session.stop_runs,
     )

@@ -46,6 +46,7 @@ class Session:
     Attributes:
         providers_asked: Execution providers wanted, first choice first.
         providers_got: Execution providers in use, first choice first.
+        gpu: The number of the GPU in use, if one is.
         runs_at_once: How many threads may call `run` with profit.
         metadata: The facts written in the model file.
     """
@@ -107,7 +108,7 @@ class Session:
         else:
             sessions += [_open_session(onnxruntime, model, wanted, threads) for _ in range(GPU_RUNS_AT_ONCE - 1)]
             self._run = _bind(onnxruntime, sessions, wanted, max_run_images).run
-        self.runs_at_once = len(sessions)
+        self.gpu, self.runs_at_once = wanted.gpu, len(sessions)
         self.providers_got: list[str] = sessions[0].get_providers()
         self.metadata: Mapping[str, str] = sessions[0].get_modelmeta().custom_metadata_map
         self._warm_up(max_run_images)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from protos import grpc_service_pb2 as pb
-from service.model.devices import CPU
 from service.model.repository import Model
 from service.model.statistics import Duration, Requests
 from service.model.versions import Version
@@ -40,8 +39,11 @@ def config(door: Door, model: Model, *, policy: str, max_batch_images: int, max_
         max_batch_images: Most images in one request.
         max_run_images: Most images in one run.
     """
-    on_cpu = model.providers_got[0] == CPU
-    kind = pb.ModelInstanceGroup.KIND_CPU if on_cpu else pb.ModelInstanceGroup.KIND_GPU
+    instances = pb.ModelInstanceGroup(
+        name=f"{door.name}_0", kind=pb.ModelInstanceGroup.KIND_CPU, count=model.runs_at_once
+    )
+    if model.gpu is not None:
+        instances.kind, instances.gpus[:] = pb.ModelInstanceGroup.KIND_GPU, [model.gpu]
     facts = {
         "sha256": model.sha256,
         "network": model.network,
@@ -66,7 +68,7 @@ def config(door: Door, model: Model, *, policy: str, max_batch_images: int, max_
             pb.ModelOutput(name=name, data_type=_CONFIG_TYPES[datatype], dims=(*batch, *shape))
             for name, (datatype, shape) in door.outputs.items()
         ],
-        instance_group=[pb.ModelInstanceGroup(name=f"{door.name}_0", kind=kind, count=model.runs_at_once)],
+        instance_group=[instances],
         default_model_filename="model.onnx",
         dynamic_batching=pb.ModelDynamicBatching(
             preferred_batch_size=[max_run_images],
