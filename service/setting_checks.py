@@ -10,6 +10,16 @@ Check = Callable[[Any], str | None]
 # What is left to the server.
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
+# The values that a profile allows; the first is the default with it.
+PROFILES: dict[str, dict[str, tuple[str, ...]]] = {
+    "default": {},
+    "production": {
+        "reflection": ("off",),
+        "page": ("off",),
+        "model_control": ("none", "poll"),
+        "transport": ("grpcio",),
+    },
+}
 
 
 def between(low: float, high: float) -> Check:

@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 from service.errors import InvalidSetting
 from service.setting_checks import (
     AUTO,
+    PROFILES,
     Auto,
     Check,
     between,
@@ -43,11 +44,6 @@ def _setting(default: Any, group: str, help: str, check: Check | None = None) ->
 
 
 PORT = between(0, 65535)
-# The values that a profile allows; the first is the default with it.
-PROFILES: dict[str, dict[str, tuple[str, ...]]] = {
-    "default": {},
-    "production": {"reflection": ("off",), "page": ("off",), "model_control": ("none", "poll")},
-}
 # Above it, Pillow warns of a decompression bomb and then refuses by itself.
 PILLOWS_MAX_PIXELS = 89_478_485
 
@@ -68,7 +64,8 @@ class Settings:
     profile: str = _setting(
         "default",
         "access",
-        "default, or production: no reflection, no page, no loading of models by calls; who asks for them is refused",
+        "default, or production: no reflection, no page, no loading of models by calls, no native transport; "
+        "who asks for them is refused",
         one_of(*PROFILES),
     )
     reflection: str = _setting(

@@ -61,6 +61,8 @@ def test_s8_there_is_no_page(production: ServerProcess) -> None:
 def test_a_server_in_production_still_does_its_work(production: ServerProcess) -> None:
     with Client(production.grpc_address) as client:
         assert client.model().version == "1"
+        # Whether or not the native one is installed.
+        assert client.model().transport == "grpcio"
 
 
 def test_reflection_can_be_left_out_by_itself() -> None:
@@ -74,6 +76,10 @@ def test_reflection_can_be_left_out_by_itself() -> None:
         (
             {"reflection": "on"},
             "--reflection (DIGITSERVE_REFLECTION) must be off with --profile production, not 'on'",
+        ),
+        (
+            {"transport": "native"},
+            "--transport (DIGITSERVE_TRANSPORT) must be grpcio with --profile production, not 'native'",
         ),
         (
             {"model_control": "explicit"},
