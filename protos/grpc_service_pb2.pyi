@@ -1177,7 +1177,7 @@ class InferStatistics(_message.Message):
     COMPUTE_OUTPUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def success(self) -> Global___StatisticDuration:
-        """Requests answered, from their arrival to their answer."""
+        """Requests answered, from their arrival to their answer; images of a ClassifyStream call answered together are one."""
 
     @_builtins.property
     def fail(self) -> Global___StatisticDuration:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import threading
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +17,11 @@ import pytest
 
 from service.client import Client
 from service.errors import InvalidRequest
-from service.over_http import web
+from service.over_http import rest_tensors, web
 from service.over_http.rest_tensors import read_request
 from service.over_http.web import OPENAPI
+from tests.asking import serving
+from tests.conftest import REPOSITORY
 from tests.pictures import Pixels, encode
 from tests.server_process import ServerProcess
 
@@ -132,6 +137,31 @@ def test_bodies_as_mlserver_writes_them(server: ServerProcess, digits: Digits) -
         assert (status, answer["outputs"][0]["shape"]) == (200, [1, 10])
         answers.append(answer["outputs"][0]["data"])
     assert answers[0] == pytest.approx(answers[1], abs=1e-6)
+
+
+@pytest.mark.parametrize(("outputs", "in_thread"), [([], True), ([{"name": "digit_score"}], False)])
+async def test_a_large_answer_to_a_small_request_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, outputs: list[Any], in_thread: bool
+) -> None:
+    """It is written in a thread, and in pieces: `json` holds the GIL until it is done, in a thread as well."""
+    lists: list[int] = []
+    threads = set()
+
+    def dumps(value: Any) -> str:
+        lists.append(len(value) if isinstance(value, list) else 0)
+        threads.add(threading.current_thread())
+        return json.dumps(value)
+
+    monkeypatch.setattr(rest_tensors, "json", SimpleNamespace(dumps=dumps, loads=json.loads))
+    picture = base64.b64encode((REPOSITORY / "service" / "examples" / "seven.png").read_bytes()).decode()
+    file = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [picture]}
+    body = json.dumps({"inputs": [file], "outputs": outputs}).encode()
+    async with serving(REPOSITORY / "models") as asker:
+        url = f"http://127.0.0.1:{asker.server.http_port}/v2/models/digits_explain/infer"
+        answer = json.loads(await asyncio.to_thread(lambda: urllib.request.urlopen(url, body, 30).read()))
+    assert sum(len(each["data"]) for each in answer["outputs"]) == sum(lists)
+    assert max(lists) <= rest_tensors.NUMBERS_AT_ONCE
+    assert (threading.current_thread() not in threads) == in_thread
 
 
 def test_files_that_are_no_base64(server: ServerProcess) -> None:

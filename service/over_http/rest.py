@@ -15,8 +15,8 @@ from service.over_http.http_connections import in_time
 from service.over_http.rest_tensors import plain, read_object, read_request, write_response
 
 JSON_BYTES = "Inference-Header-Content-Length"
-# Reading numbers from more JSON than this would keep the other callers waiting.
-LARGE_BODY_BYTES = 64 * 1024
+# Reading numbers from more JSON than this, or writing more numbers than this, would keep the other callers waiting.
+LARGE_BYTES = 64 * 1024
 
 
 def add_routes(app: web.Application, inference: Inference) -> None:
@@ -89,19 +89,18 @@ class _Rest:
 
     async def infer(self, request: web.Request) -> web.Response:
         body = await in_time(request.read())
-        # In a thread, other callers go on.
-        run = asyncio.to_thread if len(body) > LARGE_BODY_BYTES else _at_once
-        message, binary = await run(read_request, body, _json_bytes(request), *_model(request))
+        message, binary = await _run(len(body), read_request, body, _json_bytes(request), *_model(request))
         response = await self._inference.infer(message, None)
-        answer, json_bytes = await run(write_response, response, binary)
+        answer, json_bytes = await _run(response.ByteSize(), write_response, response, binary)
         if json_bytes is None:
             return web.Response(body=answer, content_type="application/json")
         headers = {JSON_BYTES: str(json_bytes)}
         return web.Response(body=answer, content_type="application/octet-stream", headers=headers)
 
 
-async def _at_once(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+async def _run(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function; where it has much to do, in a thread, so that other callers go on."""
+    return await asyncio.to_thread(function, *arguments) if size > LARGE_BYTES else function(*arguments)
 
 
 def _model(request: web.Request) -> tuple[str, str]:

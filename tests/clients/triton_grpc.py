@@ -74,6 +74,12 @@ def check_pixels_and_files_alike(target: Any) -> None:
             assert np.allclose(answer.as_numpy("probabilities"), files.as_numpy("probabilities"), atol=1e-6)
 
 
+def check_compressed_requests(target: Any) -> None:
+    with triton.InferenceServerClient(target.grpc) as client:
+        answer = client.infer("digits_image", files_input(target.files), compression_algorithm="gzip")
+        assert answer.as_numpy("probabilities").argmax(1).tolist() == list(range(10))
+
+
 def check_requested_outputs_and_classes(target: Any) -> None:
     with triton.InferenceServerClient(target.grpc) as client:
         pixels = seen(client, target.files[:3])
