@@ -179,7 +179,7 @@ def _read_uint8(tensor: _Input, raw: bytes | None, shape: tuple[int, ...]) -> Im
         return np.frombuffer(raw, np.uint8).reshape(shape)
     typed = tensor.contents.uint_contents
     _check_count("uint_contents", len(typed), shape)
-    values = np.fromiter(typed, np.uint32, len(typed))
+    values = np.array(typed, np.uint32)
     if (largest := int(values.max())) > 255:
         raise InvalidRequest(f"input 'image' is UINT8 and holds the value {largest}; expected 0 to 255")
     return values.astype(np.uint8).reshape(shape)
@@ -194,7 +194,7 @@ def _read_fp32(
     else:
         typed = tensor.contents.fp32_contents
         _check_count("fp32_contents", len(typed), shape)
-        values = np.fromiter(typed, np.float32, len(typed))
+        values = np.array(typed, np.float32)
     # Some clients can give parameters to a request only.
     parameters = tensor.parameters if PIXEL_MAX in tensor.parameters else of_request
     pixel_max = whole_number(parameters, PIXEL_MAX, PIXEL_MAX_DEFAULT)
