@@ -101,6 +101,16 @@ def eight_by_eight(digit: Pixels, brightest: int) -> bytes:
     return encode((np.asarray(tight, np.float32) / 255 * 16).round().astype(np.uint8) * (brightest // 16))
 
 
+def cut_out(digit: Pixels, side: int) -> bytes:
+    """A grainy thumbnail, dark on light, that the digit fills from border to border."""
+    rows, columns = np.nonzero(digit > 20)
+    tight = Image.fromarray(digit[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1])
+    small = np.asarray(tight.resize((side, side)), np.float32)
+    return encode(
+        (225 - 0.7 * small + np.random.default_rng(0).normal(0, 3, small.shape)).clip(0, 255).astype(np.uint8)
+    )
+
+
 def with_specks(digit: Pixels) -> bytes:
     page = np.asarray(on_paper(digit, scale=8, margin=40)).copy()
     page[4:9, 6:11], page[-9:-5, -14:-9], page[10:13, -20:-16], page[-8:-5, 5:8] = 0, 0, 40, 90
@@ -113,6 +123,8 @@ DRAWINGS: dict[str, Callable[[Pixels], bytes]] = {
     "green on nothing": lambda digit: canvas(digit, (40, 200, 90)),
     "8x8, levels to 240": lambda digit: eight_by_eight(digit, 240),
     "8x8, levels to 16": lambda digit: eight_by_eight(digit, 16),
+    "16x16, cut out": lambda digit: cut_out(digit, 16),
+    "24x24, cut out": lambda digit: cut_out(digit, 24),
     "specks": with_specks,
     "huge": lambda digit: encode(on_paper(digit, scale=100)),
     "moved to the border": lambda digit: encode(255 - np.roll(digit, (-4, 3), (0, 1))),

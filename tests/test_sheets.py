@@ -51,6 +51,10 @@ def test_a_sheet_that_lies_aslant_is_surrounded_by_its_paper() -> None:
         # light ink: a ring
         on_a_table(np.zeros((0, 0), np.uint8))
         + np.where(abs(np.hypot(*np.mgrid[-150:150, -200:200]) - 80) < 12, 150, 0).astype(np.uint8),
+        # a 0 that fills the picture
+        np.where(
+            abs(np.hypot(*np.meshgrid(np.linspace(-1, 1, 200), np.linspace(-1, 1, 300))) - 0.85) < 0.15, 60, 220
+        ).astype(np.uint8),
         # a small thing
         on_a_table(np.full((20, 20), 220, np.uint8)),
         # half of the picture

@@ -24,6 +24,10 @@ FINER = 4
 # Width of strokes in pixels of the result.
 THINNEST_STROKE, WIDEST_STROKE = 1.8, 3.4
 THIN_BECOMES, WIDE_BECOMES = 2.3, 3.0
+# A pixel that a stroke only grazes counts for more than its share of ink: tiny pictures have hardly any others.
+GRAZED = 0.8
+# Of the enlarged ink, what is below the first share is paper and what is above the second full.
+EDGE_BEGINS, EDGE_ENDS = 0.15, 0.82
 
 
 def to_convention(ink: Field, note: Note = unnoted) -> Pixels:
@@ -68,10 +72,12 @@ def crop(ink: Field) -> Field:
 
 
 def enlarge(ink: Field) -> Field:
-    """Bring the digit to the finer canvas, its strokes full and their edges sharp."""
-    large = resize(ink, DIGIT_SIDE * FINER)
+    """Bring the digit to the finer canvas, its strokes full, their edges sharp, and cut off what is no ink there."""
+    # The paper around it lets strokes at the edge end within their pixels, and not at the pixels' edges.
+    ringed = np.pad(ink, 1) ** np.float32(GRAZED)
+    large = resize(ringed, round(DIGIT_SIDE * FINER * max(ringed.shape) / max(ink.shape)))
     peak = max(float(large.max()), 1e-6)
-    return np.asarray(((large / peak - 0.25) * 2).clip(0, 1), np.float32)
+    return crop(np.asarray(((large / peak - EDGE_BEGINS) / (EDGE_ENDS - EDGE_BEGINS)).clip(0, 1), np.float32))
 
 
 def resize(ink: Field, longer_side: int) -> Field:
@@ -97,7 +103,7 @@ def stroke_width(ink: Field) -> float:
 
 def even_stroke(ink: Field) -> Field:
     """Widen thin strokes and narrow thick ones of a digit on the finer canvas."""
-    width = stroke_width(ink) / FINER
+    width = stroke_width(ink) * DIGIT_SIDE / max(ink.shape)
     if width < THINNEST_STROKE:
         return widen(ink, _pixels_a_side(THIN_BECOMES, width))
     if width > WIDEST_STROKE:

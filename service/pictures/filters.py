@@ -72,3 +72,14 @@ def roughness(grey: Pixels) -> float:
     weight = (np.outer(rows, columns) + 0.01).astype(np.float32)
     down, across = np.diff(values, axis=0) ** 2, np.diff(values, axis=1) ** 2
     return float((down * weight[:-1]).sum() + (across * weight[:, :-1]).sum())
+
+
+def between(grey: Pixels) -> float:
+    """The level that divides light from dark best (Otsu, 1979)."""
+    counts = np.bincount(grey.reshape(-1), minlength=256).astype(np.float64)
+    below, levels = counts.cumsum(), np.arange(256)
+    sums = (counts * levels).cumsum()
+    above = below[-1] - below
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(np.nan_to_num(apart).argmax())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.pictures.filters import box_mean, closing, roughness, shrink, with_seam
+from service.pictures.filters import between, box_mean, closing, roughness, shrink, with_seam
 from service.pictures.parts import find_digit_parts
 from service.pictures.rules import without_rules
 from service.pictures.sheets import without_table
@@ -123,10 +123,18 @@ def even_paper(channel: Pixels) -> float | None:
     border = np.concatenate([channel[0], channel[-1], channel[:, 0], channel[:, -1]])
     level = int(np.bincount(border).argmax())
     if max(channel.shape) <= THUMBNAIL_SIDE:
-        return float(level if (border == level).mean() >= 0.3 else np.median(border))
+        return float(level) if (border == level).mean() >= 0.3 else _paper_of_thumbnail(channel, border)
     if (channel == level).mean() >= 0.5 and (border == level).mean() >= 0.5:
         return float(level)
     return _paper_of_two_levels(channel)
+
+
+def _paper_of_thumbnail(channel: Pixels, border: Pixels) -> float:
+    """The level of the border's lighter or darker part, whichever takes more of the border and the picture."""
+    middle = between(channel)
+    is_light = (border > middle).mean() + (channel > middle).mean() > 1
+    paper = border[(border > middle) == is_light]
+    return float(np.median(paper if len(paper) else border))
 
 
 def _paper_of_two_levels(channel: Pixels) -> float | None:
@@ -234,7 +242,8 @@ def find_digit(rise: Field, faintest: float, noise: float) -> Field | None:
 
 def _above_band(rise: Field, mask: Mask) -> tuple[Mask, int] | None:
     """What is darker than the band of a shadow across picture and digit; None where there is no such band."""
-    if _borders(mask) < 2:
+    # In a thumbnail it is a digit that fills it.
+    if max(mask.shape) <= THUMBNAIL_SIDE or _borders(mask) < 2:
         return None
     edge = np.concatenate([rise[0][mask[0]], rise[-1][mask[-1]], rise[:, 0][mask[:, 0]], rise[:, -1][mask[:, -1]]])
     if len(edge) > WIDEST_BAND * sum(rise.shape):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from service.pictures.filters import shrink
+from service.pictures.filters import between, shrink
 from service.pictures.parts import Runs, find_runs, label_runs, paint
 
 Pixels = npt.NDArray[np.uint8]
@@ -15,7 +15,7 @@ Mask = npt.NDArray[np.bool_]
 GLANCE_SIDE = 128
 # Share of the picture that a sheet covers; what is smaller may be anything.
 SMALLEST, LARGEST = 0.05, 0.85
-# Share of the picture's border that is not sheet.
+# Share of the picture's border that is dark.
 OUTSIDE = 0.9
 # Of a sheet, this share is paper; of a digit written in light ink, less.
 PAPER = 0.85
@@ -38,7 +38,7 @@ def without_table(picture: Pixels) -> Pixels:
     # Green is most of what the eye takes for light.
     grey = picture if picture.ndim == 2 else picture[..., 1]
     glance = shrink(grey, GLANCE_SIDE)
-    light = glance > _between(glance)
+    light = glance > between(glance)
     sheet = _filled(_largest(light))
     if not _is_sheet(glance, light, sheet):
         return picture
@@ -57,7 +57,8 @@ def _is_sheet(glance: Pixels, light: Mask, sheet: Mask) -> bool:
     inside = int(sheet.sum())
     if not SMALLEST * sheet.size <= inside <= LARGEST * sheet.size or (light & sheet).sum() < PAPER * inside:
         return False
-    border = np.concatenate([sheet[0], sheet[-1], sheet[:, 0], sheet[:, -1]])
+    # Of all light, since the corners around a large 0 are as light as what it surrounds.
+    border = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
     if 1 - border.mean() < OUTSIDE:
         return False
     places = np.stack(np.nonzero(sheet)).astype(np.float64)
@@ -69,17 +70,6 @@ def _is_sheet(glance: Pixels, light: Mask, sheet: Mask) -> bool:
     inner, outer = sheet & ~_eroded(_eroded(sheet)), around & ~_eroded(_eroded(around))
     edge = float(np.median(glance[inner])) - float(np.median(glance[outer]))
     return step >= LIGHTER and edge >= SHARP * step
-
-
-def _between(grey: Pixels) -> float:
-    """The level that divides light from dark best (Otsu, 1979)."""
-    counts = np.bincount(grey.reshape(-1), minlength=256).astype(np.float64)
-    below, levels = counts.cumsum(), np.arange(256)
-    sums = (counts * levels).cumsum()
-    above = below[-1] - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apart = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(np.nan_to_num(apart).argmax())
 
 
 def _largest(mask: Mask) -> Mask:
