@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from service.open_inference.inference import MAX_EXPLAINED_IMAGES
 from service.open_inference.tensors import join_bytes
 from tests.answering import answering, put
+from tests.conftest import REPOSITORY
 from tests.pictures import Pixels, encode
 from tests.server_process import ServerProcess
 
@@ -140,3 +142,15 @@ def test_a_network_of_another_kind_is_listed_with_the_reason(tmp_path: Path) -> 
         with pytest.raises(grpc.RpcError) as error:
             oip.ModelMetadata(pb.ModelMetadataRequest(name=NAME))
         assert error.value.code().name == "UNIMPLEMENTED"
+
+
+def test_of_several_versions_those_are_named_that_can_be_explained(tmp_path: Path) -> None:
+    put(tmp_path, 1, answering(3))
+    shutil.copytree(REPOSITORY / "models" / "digits" / "1", tmp_path / "digits" / "2")
+    flags = ("--models-dir", str(tmp_path), "--model-versions", "all")
+    with ServerProcess(*flags) as server, grpc.insecure_channel(server.grpc_address) as channel:
+        oip = GRPCInferenceServiceStub(channel)
+        for name, versions in (("digits", ["1", "2"]), (NAME, ["2"])):
+            assert list(oip.ModelMetadata(pb.ModelMetadataRequest(name=name)).versions) == versions
+            stats = oip.ModelStatistics(pb.ModelStatisticsRequest(name=name)).model_stats
+            assert [each.version for each in stats] == versions

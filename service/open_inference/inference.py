@@ -119,9 +119,8 @@ class Inference:
             NotFound, NotReady, NotImplementedYet: As for `check_model`.
         """
         door, _ = self._door(name, version), self._versions.find(version)
-        metadata = model_config.metadata(door, [each.model.version for each in self._versions.loaded()])
-        metadata.name = name
-        return metadata
+        loaded = [each.model.version for each in self._versions.loaded()]
+        return model_config.metadata(name, door, [each for each in loaded if not self._doors.why_not(door.name, each)])
 
     def model_config(self, name: str, version: str) -> pb.ModelConfigResponse:
         """How a model is run.
@@ -131,13 +130,13 @@ class Inference:
         """
         door, found = self._door(name, version), self._versions.find(version)
         config = model_config.config(
+            name,
             door,
             found.model,
             policy=self._policy,
             max_batch_images=self._max_batch_images,
             max_run_images=self._max_run_images,
         )
-        config.name, config.instance_group[0].name = name, f"{name}_0"
         return pb.ModelConfigResponse(config=config)
 
     async def model_statistics(self, name: str, version: str) -> pb.ModelStatisticsResponse:

@@ -13,35 +13,36 @@ PLATFORM = "onnxruntime_onnx"
 _CONFIG_TYPES = {"UINT8": pb.TYPE_UINT8, "FP32": pb.TYPE_FP32, "BYTES": pb.TYPE_STRING}
 
 
-def metadata(door: Door, versions: list[str]) -> pb.ModelMetadataResponse:
-    """The tensors of a model, with -1 for the number of images."""
+def metadata(name: str, door: Door, versions: list[str]) -> pb.ModelMetadataResponse:
+    """The tensors of the model that callers call this, with -1 for the number of images."""
 
-    def tensor(name: str, spec: Spec) -> pb.ModelMetadataResponse.TensorMetadata:
+    def described(tensor: str, spec: Spec) -> pb.ModelMetadataResponse.TensorMetadata:
         datatype, shape = spec
-        return pb.ModelMetadataResponse.TensorMetadata(name=name, datatype=datatype, shape=(-1, *shape))
+        return pb.ModelMetadataResponse.TensorMetadata(name=tensor, datatype=datatype, shape=(-1, *shape))
 
     return pb.ModelMetadataResponse(
-        name=door.name,
+        name=name,
         versions=versions,
         platform=PLATFORM,
-        inputs=[tensor("image", door.input)],
-        outputs=[tensor(name, spec) for name, spec in door.outputs.items()],
+        inputs=[described("image", door.input)],
+        outputs=[described(output, spec) for output, spec in door.outputs.items()],
     )
 
 
-def config(door: Door, model: Model, *, policy: str, max_batch_images: int, max_run_images: int) -> pb.ModelConfig:
+def config(
+    name: str, door: Door, model: Model, *, policy: str, max_batch_images: int, max_run_images: int
+) -> pb.ModelConfig:
     """How a model is run.
 
     Args:
+        name: What callers call it.
         door: The model as its callers see it.
         model: The version they get.
         policy: As for `repository.select`.
         max_batch_images: Most images in one request.
         max_run_images: Most images in one run.
     """
-    instances = pb.ModelInstanceGroup(
-        name=f"{door.name}_0", kind=pb.ModelInstanceGroup.KIND_CPU, count=model.runs_at_once
-    )
+    instances = pb.ModelInstanceGroup(name=f"{name}_0", kind=pb.ModelInstanceGroup.KIND_CPU, count=model.runs_at_once)
     if model.gpu is not None:
         instances.kind, instances.gpus[:] = pb.ModelInstanceGroup.KIND_GPU, [model.gpu]
     facts = {
@@ -58,15 +59,15 @@ def config(door: Door, model: Model, *, policy: str, max_batch_images: int, max_
     max_batch_size, batch = (0, (-1,)) if door.takes_files else (max_batch_images, ())
     datatype, shape = door.input
     return pb.ModelConfig(
-        name=door.name,
+        name=name,
         platform=PLATFORM,
         backend="onnxruntime",
         version_policy=_version_policy(policy),
         max_batch_size=max_batch_size,
         input=[pb.ModelInput(name="image", data_type=_CONFIG_TYPES[datatype], dims=(*batch, *shape))],
         output=[
-            pb.ModelOutput(name=name, data_type=_CONFIG_TYPES[datatype], dims=(*batch, *shape))
-            for name, (datatype, shape) in door.outputs.items()
+            pb.ModelOutput(name=output, data_type=_CONFIG_TYPES[datatype], dims=(*batch, *shape))
+            for output, (datatype, shape) in door.outputs.items()
         ],
         instance_group=[instances],
         default_model_filename="model.onnx",
@@ -76,7 +77,7 @@ def config(door: Door, model: Model, *, policy: str, max_batch_images: int, max_
             default_priority_level=ORDINARY_PRIORITY,
             default_queue_policy=pb.ModelQueuePolicy(allow_timeout_override=True),
         ),
-        parameters={name: pb.ModelParameter(string_value=value) for name, value in facts.items()},
+        parameters={fact: pb.ModelParameter(string_value=value) for fact, value in facts.items()},
         model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
     )
 
