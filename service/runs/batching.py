@@ -2,8 +2,10 @@
 
 A loop waits until the model is free, takes the images that are there and
 runs them together: a batch grows by itself while the model is busy, and
-a lone caller waits for no timer. Knows numpy and a callable; no ONNX, no gRPC,
-and of an answer only that it can be cut and put together.
+a lone caller waits for no timer. Large groups are run in parts, several of
+them in one turn of the model's thread as long as nobody else comes.
+Knows numpy and a callable; no ONNX, no gRPC, and of an answer only that it can
+be cut and put together.
 """
 
 from __future__ import annotations
@@ -21,9 +23,15 @@ from service.runs.arrivals import let_arrive
 from service.runs.queueing import A, Account, Group, Images, Outcome, Parts, Queue
 from service.runs.threads import Threads
 from service.runs.turns import CALLER
+from service.runs.watchdog import Run as Watched
 from service.runs.watchdog import Watchdog
 
 Run = Callable[[Images], A]
+# The answers to the images of a run, or what it raised, and the seconds it took.
+Ran = tuple[A | Exception, float]
+
+# Most runs in a turn. To hand a run over costs the event loop as much as three images cost the model.
+TURN_RUNS = 8
 
 
 class Observer(Protocol):
@@ -79,7 +87,12 @@ class Batcher(Generic[A]):
         self._closing = False
         self._loops: list[asyncio.Task[None]] = []
         self._watchdog = Watchdog(self._queue, stop_runs, max_run_s=max_run_s)
-        self._threads = Threads(run, count=runs_at_once, name="model")
+        self._run = run
+        # With several runs in progress, what one gives back would lie between parts that others have taken.
+        self._turn_runs = TURN_RUNS if runs_at_once == 1 else 1
+        # Set while there is a reason to end a turn after the run in progress.
+        self._is_wanted = False
+        self._threads = Threads(self._run_turn, count=runs_at_once, name="model")
 
     async def __aenter__(self) -> Batcher[A]:
         self.start()
@@ -136,58 +149,105 @@ class Batcher(Generic[A]):
         group = Group(images, deadline, time.monotonic(), priority, account, caller, future)
         self._queue.add(group)
         self._arrived.set()
+        self._is_wanted = True
         try:
             return await future
         except asyncio.CancelledError:
             self._queue.forget(group)
+            self._is_wanted = True
             raise
 
     async def _work(self) -> None:
         """The loop, once for each run that may be in progress: decide, run, account."""
         try:
+            is_crowd = False
             while True:
-                await self._arrived.wait()
-                await let_arrive(lambda: self._queue.images, self._max_run_images)
-                batch = self._queue.take(self._max_run_images, time.monotonic())
-                if batch:
-                    await self._run_batch(batch)
-                elif self._closing:
-                    return
-                else:
+                if not self._queue.images:
+                    if self._closing:
+                        return
                     self._arrived.clear()
+                    await self._arrived.wait()
+                if is_crowd:
+                    await let_arrive(lambda: self._queue.images, self._max_run_images)
+                if turn := self._next_turn():
+                    await self._take_turn(turn)
+                    # Whoever is alone waits for nobody.
+                    is_crowd = len(turn[-1]) > 1 or self._queue.images > 0
         finally:
             # Empty unless the loop itself failed: then nobody must wait for it.
             self._closing = True
             self._queue.fail(NotReady("the server cannot run its model any more; another one may answer"))
 
-    async def _run_batch(self, batch: Parts[A]) -> None:
-        """Run the model once and hand every group its part of the answer."""
-        images = batch[0][2] if len(batch) == 1 else np.concatenate([part for _, _, part in batch])
-        watched = self._watchdog.begin(batch)
+    def _next_turn(self) -> list[Parts[A]]:
+        """The next run, or several where they are parts of large groups, up to the last part of one."""
+        turn: list[Parts[A]] = []
+        has_more = True
+        while has_more and (batch := self._queue.take(self._max_run_images, time.monotonic())):
+            turn.append(batch)
+            is_part = batch[0][0].waiting > 0
+            has_more = is_part and len(turn) < self._turn_runs and self._queue.has_part_next(self._max_run_images)
+        return turn
+
+    async def _take_turn(self, turn: list[Parts[A]]) -> None:
+        """Run the model, once for each batch as far as the turn lasts, and hand every group its part of the answers."""
+        self._is_wanted = False
+        watched = self._watchdog.begin([part for batch in turn for part in batch])
         try:
-            answers = await self._threads.do(images)
-            if len(answers) != len(images):
-                raise ValueError(f"the model answered {len(answers)} of {len(images)} images")
-            seconds = time.monotonic() - watched.began
-            waits = [group.queue_seconds for group, start, _ in batch if not start]
-            run = self._observer.model_ran(len(images), seconds, waits)
-            for account, held in _by_account(batch).items():
-                account.ran(held, seconds)
-        # A failed run fails its own groups, whatever the reason, and no others.
-        except BaseException as error:
-            fault = error if isinstance(error, Exception) else RuntimeError("the run of the model was broken off")
-            for group, _, _ in batch:
-                self._queue.forget(group)
-                group.failed(fault)
-            if not isinstance(error, Exception):
-                raise
-            return
+            ran = await self._threads.do((turn, watched))
+        except BaseException:
+            for batch in turn:
+                self._fail(batch, RuntimeError("the run of the model was broken off"))
+            raise
         finally:
             watched.end()
+        for batch, (outcome, seconds) in zip(turn, ran, strict=False):
+            try:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                self._answer(batch, outcome, seconds)
+            # A failed run fails its own groups, whatever the reason, and no others.
+            except Exception as error:
+                self._fail(batch, error)
+        for batch in reversed(turn[len(ran) :]):
+            self._queue.give_back(batch)
+        for batch in turn[: len(ran)]:
+            self._queue.let_others_go_first(batch)
+
+    def _run_turn(self, given: tuple[list[Parts[A]], Watched[A]]) -> list[Ran[A]]:
+        """In a thread of the model: the first batch of a turn, and the others until there is a reason to end it."""
+        turn, watched = given
+        ran: list[Ran[A]] = []
+        for batch in turn:
+            began = time.monotonic()
+            if ran and (self._is_wanted or any(group.is_late(began) for group, _, _ in batch)):
+                break
+            images = batch[0][2] if len(batch) == 1 else np.concatenate([part for _, _, part in batch])
+            watched.began = began
+            outcome: A | Exception
+            try:
+                outcome = answers = self._run(images)
+                if len(answers) != len(images):
+                    raise ValueError(f"the model answered {len(answers)} of {len(images)} images")
+            except Exception as error:
+                outcome, self._is_wanted = error, True
+            ran.append((outcome, time.monotonic() - began))
+        return ran
+
+    def _answer(self, batch: Parts[A], answers: A, seconds: float) -> None:
+        """Account for a run, and tell its groups."""
+        waits = [group.queue_seconds for group, start, _ in batch if not start]
+        run = self._observer.model_ran(len(answers), seconds, waits)
+        for account, held in _by_account(batch).items():
+            account.ran(held, seconds)
         row = 0
         for group, start, part in batch:
             group.answer(start, answers[row : row + len(part)], seconds, run)
             row += len(part)
+
+    def _fail(self, batch: Parts[A], error: Exception) -> None:
+        for group, _, _ in batch:
+            self._queue.forget(group)
+            group.failed(error)
 
 
 def _by_account(batch: Parts[A]) -> dict[Account, int]:

@@ -103,6 +103,10 @@ class Group(Generic[A]):
             answers = first.followed_by(others) if others else first
             self.future.set_result(Outcome(answers, self.queue_seconds, self.model_seconds, run))
 
+    def is_late(self, now: float) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and now >= self.deadline
+
     def late(self, now: float) -> None:
         """The caller learns that the deadline has passed."""
         self.failed(DeadlinePassed(f"the deadline passed after {now - self.submitted:.3f} s in the queue"))
@@ -155,7 +159,7 @@ class Queue(Generic[A]):
         before = self.images
         while room and (level := next(filter(None, self._levels), None)):
             group = level.pop()
-            if group.deadline is not None and now >= group.deadline:
+            if group.is_late(now):
                 self.images -= group.waiting
                 group.late(now)
                 continue
@@ -175,10 +179,37 @@ class Queue(Generic[A]):
         self._on_change(self.images - before)
         return batch
 
+    def has_part_next(self, room: int) -> bool:
+        """Whether the next run holds a part of a group of more images than these."""
+        level = next(filter(None, self._levels), None)
+        return level is not None and len(level.first.images) > room
+
+    def give_back(self, batch: Parts[A]) -> None:
+        """Have groups wait, as the first of all, for a run that did not take place.
+
+        What was taken last is to be given back first.
+        """
+        for group, start, part in reversed(batch):
+            if group.future.done():
+                continue
+            is_waiting = bool(group.waiting)
+            group.taken = start
+            self._count(len(part))
+            if not is_waiting:
+                self._level(group.priority).put_back(group)
+
+    def let_others_go_first(self, batch: Parts[A]) -> None:
+        """Have the groups of a run that wait for more of them wait behind those that came during the run."""
+        for group, _, _ in batch:
+            level = self._level(group.priority)
+            if group.waiting and group in level:
+                level.remove(group)
+                level.add(group)
+
     def drop_late(self, now: float) -> None:
         """Take out the groups whose deadline has passed; their callers are told so."""
         for level in self._levels:
-            for group in [each for each in level if each.deadline is not None and now >= each.deadline]:
+            for group in [each for each in level if each.is_late(now)]:
                 level.remove(group)
                 self._count(-group.waiting)
                 group.late(now)

@@ -47,6 +47,11 @@ class Turns(Generic[T]):
     def __contains__(self, thing: T) -> bool:
         return thing in self._lines.get(thing.caller, ())
 
+    @property
+    def first(self) -> T:
+        """What is next."""
+        return next(iter(self._lines.values()))[0]
+
     def add(self, thing: T) -> None:
         """Have it wait behind what else its caller has waiting."""
         line = self._lines.get(thing.caller)

@@ -60,7 +60,7 @@ class Watchdog(Generic[A]):
         now = time.monotonic()
         self._queue.drop_late(now)
         for group, _, _ in run.batch:
-            if group.deadline is not None and now >= group.deadline:
+            if group.is_late(now):
                 group.failed(DeadlinePassed("the deadline passed while the model ran"))
         seconds = now - run.began
         if seconds > self._max_run_s and not run.is_stopped:
