@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from service.errors import InvalidRequest
 from service.processes.line import Line, LineClosed
+from service.processes.workers import Workers
 
 
 @contextlib.asynccontextmanager
@@ -102,3 +104,21 @@ async def test_an_answer_that_nobody_waits_for_any_more_harms_nothing() -> None:
                 await one.ask("slow")
         go_on.set()
         assert await one.ask("quick") == "quick"
+
+
+async def test_of_many_processes_those_that_answer_in_time_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One stands still: whoever asks for the metrics does not wait until it is ended."""
+
+    async def answer(_: Any) -> Any:
+        return "here"
+
+    async def stand_still(_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async with lines() as (to_one, one), lines() as (to_other, other):
+        one.answers["metrics"], other.answers["metrics"] = answer, stand_still
+        asked: list[Any] = [SimpleNamespace(line=line) for line in (to_one, to_other)]
+        workers = Workers(2, {}, lambda worker: None)
+        monkeypatch.setattr(workers, "serving", lambda: asked)
+        async with asyncio.timeout(20):
+            assert await workers.ask_all("metrics", within_s=0.5) == [(asked[0], "here")]

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # What a worker needs to end beyond the time that calls in progress get.
 MARGIN_S = 5.0
+# What a worker may take to tell its metrics; one that stands still is ended later than that.
+SCRAPE_S = 1.0
 
 
 async def supervise(settings: Settings, room: Resources, share: Share, on_serving: Callable[[Running], None]) -> int:
@@ -59,7 +61,8 @@ async def supervise(settings: Settings, room: Resources, share: Share, on_servin
         return serving and not draining and bool(workers.ready())
 
     async def exposition() -> bytes:
-        for worker, families in await workers.ask_all("metrics"):
+        # Of one that does not answer, what was last seen counts.
+        for worker, families in await workers.ask_all("metrics", within_s=SCRAPE_S):
             # What one that has ended meanwhile had counted is in the sums already.
             if worker.is_serving:
                 metrics.seen(worker.number, families)

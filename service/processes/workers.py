@@ -80,10 +80,11 @@ class Workers:
         """Workers that answer, and say that they are ready for calls."""
         return [worker for worker in self._workers.values() if worker.is_ready]
 
-    async def ask_all(self, question: str) -> list[tuple[WorkerProcess, Any]]:
-        """Every worker's answer to a question; whoever ends before it answers is left out."""
+    async def ask_all(self, question: str, within_s: float | None = None) -> list[tuple[WorkerProcess, Any]]:
+        """Every worker's answer to a question; whoever ends before it answers, or takes too long, is left out."""
         workers = self.serving()
-        answers = await asyncio.gather(*(worker.line.ask(question) for worker in workers), return_exceptions=True)
+        asked = (asyncio.wait_for(worker.line.ask(question), within_s) for worker in workers)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         return [(each, answer) for each, answer in zip(workers, answers, strict=True) if not _is_error(answer)]
 
     async def change(self, question: str) -> None:
