@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 from service.errors import CallError, InvalidRequest, NotReady, QueueFull, log_fault, without_frames
 from service.observing.request_log import RequestLog
 from service.over_grpc.bodies import Bodies
+from service.over_grpc.wire import MOST_FIELDS, has_too_many_fields
 from service.runs.turns import CALLER
 
 if TYPE_CHECKING:
@@ -155,6 +156,8 @@ class CallInterceptor:
                     f"the request message has {len(data)} bytes, the limit is {self._max_message_bytes} "
                     "(--max-message-bytes)"
                 )
+            if len(data) > LIGHT_BYTES and has_too_many_fields(data):
+                return InvalidRequest(f"the request message has more than {MOST_FIELDS} fields; no call takes as many")
             try:
                 return parse(data)
             except DecodeError:
