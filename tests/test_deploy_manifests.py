@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,8 @@ import pytest
 from service.processes.draining import HANDOVER_S
 from service.processes.resources import Resources, Share, share
 from service.settings import Settings
-from tests.manifests import OVERLAYS, Manifest, custom_schema, one, render
+from tests.conftest import REPOSITORY
+from tests.manifests import DEPLOY, OVERLAYS, Manifest, custom_schema, needs, one, render
 
 KUBERNETES = ["1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36"]
 CUSTOM = ("gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com", "serving.kserve.io")
@@ -81,6 +85,22 @@ def test_custom_resources_fit_their_schemas(folder: str) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     for resource in filter(is_custom, render(folder)):
         jsonschema.Draft202012Validator(custom_schema(resource)).validate(resource)
+
+
+def test_an_overlay_of_ones_own_as_the_documentation_has_it(tmp_path: Path) -> None:
+    validator, yaml = pytest.importorskip("kubernetes_validate"), pytest.importorskip("yaml")
+    text = (REPOSITORY / "docs" / "kubernetes.md").read_text()
+    (written,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert "kind: Kustomization" in written
+    (tmp_path / "kustomization.yaml").write_text(written.replace("../..", os.path.relpath(DEPLOY, tmp_path)))
+    rendered = subprocess.run([needs("kubectl"), "kustomize", tmp_path], capture_output=True, text=True)
+    assert rendered.returncode == 0, rendered.stderr
+    resources = list(yaml.safe_load_all(rendered.stdout))
+    for resource in resources:
+        if not is_custom(resource):
+            validator.validate(resource, KUBERNETES[-1], strict=True)
+    (server, *_) = pod(resources)["containers"]
+    assert server["image"] == "REGISTRY/digitserve:0.1.0" and server["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
 def test_the_validators_see_what_is_wrong() -> None:
