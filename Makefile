@@ -19,7 +19,7 @@ IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 PIP := -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format protos model bench fuzz chaos soak screenshots pictures image e2e gpu-check gpu-driver requirements sbom clean
+.PHONY: help setup run test test-slow lint format protos model bench bench-peers fuzz chaos soak screenshots pictures image e2e gpu-check gpu-driver requirements sbom clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ model: $(DEV)/ready  ## train, export and verify the model, judge it and write i
 
 bench: $(DEV)/ready  ## measure start-up, memory and speed, on both transports (ARGS="--seconds 1 --only calls")
 	$(DEV)/bin/python -m tests.load.bench --server $(DEV)/bin/digitserve $(ARGS)
+
+bench-peers: $(DEV)/ready  ## measure MLServer, KServe, PyTriton and LitServe beside it, each installed on first use (1.6 GB)
+	$(DEV)/bin/python -m tests.load.bench_peers $(ARGS)
 
 pictures: $(DEV)/ready  ## draw the pictures of docs/how-it-works.md anew
 	$(DEV)/bin/python -m tests.documented_pictures
@@ -106,7 +109,7 @@ sbom: $(SERVE)/ready $(SBOM)/ready  ## list what the CPU server is made of, as C
 	@echo "build/digitserve.cdx.json"
 
 clean:  ## remove the virtual environments and everything built
-	rm -rf $(SERVE) $(DEV) $(GPU) $(PROTOS) $(SBOM) .venv-clients .venv-fuzz .venv-perf_analyzer .venv-node .venv-browser .venv-envoy .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE) $(DEV) $(GPU) $(PROTOS) $(SBOM) .venv-clients .venv-fuzz .venv-peers .venv-perf_analyzer .venv-node .venv-browser .venv-envoy .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Each environment is made anew when what it is made from changes.
 $(SERVE)/ready: requirements/serve-cpu.txt pyproject.toml

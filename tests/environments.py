@@ -16,10 +16,27 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+class CannotInstall(Exception):
+    """An environment cannot be made."""
+
+
 def environment(name: str) -> Path:
     """The `bin` folder of the environment that requirements/NAME.txt describes; skips the test if it cannot be made."""
+    try:
+        return make_environment(name)
+    except CannotInstall as error:
+        pytest.skip(str(error))
+
+
+def make_environment(name: str) -> Path:
+    """The `bin` folder of the environment that requirements/NAME.txt describes, made where it is not there yet.
+
+    Raises:
+        CannotInstall: It cannot be made.
+    """
     requirements = REPOSITORY / "requirements" / f"{name}.txt"
     folder = REPOSITORY / f".venv-{name}"
+    folder.parent.mkdir(exist_ok=True)
     ready = folder / "ready"
     with _alone(folder):
         if ready.exists() and ready.read_text() == requirements.read_text():
@@ -41,7 +58,7 @@ def environment(name: str) -> Path:
         for command in commands:
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
-                pytest.skip(f"{folder.name} cannot be made: {done.stderr.strip().splitlines()[-1]}")
+                raise CannotInstall(f"{folder.name} cannot be made: {done.stderr.strip().splitlines()[-1]}")
         ready.write_text(requirements.read_text())
     return folder / "bin"
 

@@ -27,6 +27,14 @@ ANSWER = pb.ClassifyResponse(
 )
 
 
+def in_process() -> onnxruntime.InferenceSession:
+    """The released model on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    path = str(bundled_models() / "digits/1/model.onnx")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
 def in_process_cpu_us(images: Pixels, seconds: float) -> float:
     """ONNX Runtime on one thread, runs of 32, without any server; CPU microseconds an image, the median of the runs.
 
@@ -34,11 +42,7 @@ def in_process_cpu_us(images: Pixels, seconds: float) -> float:
         images: uint8 [N, 28, 28], N at least 32.
         seconds: How long to measure.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        str(bundled_models() / "digits/1/model.onnx"), options, providers=["CPUExecutionProvider"]
-    )
+    session = in_process()
     batch = np.ascontiguousarray(images[:RUN_IMAGES, None])
     taken = median_seconds(lambda: session.run(None, {"image": batch}), seconds, time.process_time)
     return taken / RUN_IMAGES * 1e6

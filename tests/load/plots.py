@@ -12,9 +12,18 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tests.load.h2 import Load
 
-BLUE, ORANGE, RED, GREY = "#3b6ea5", "#d08a3c", "#b04a4a", "#8a8a8a"
+BLUE, LIGHT_BLUE, ORANGE, RED, GREY = "#3b6ea5", "#8fb3d9", "#d08a3c", "#b04a4a", "#8a8a8a"
 # By the beginning of a name, and by its end what is drawn dashed.
-COLOURS = {"grpcio": BLUE, "native": ORANGE, "empty": GREY, "PNG": BLUE, "JPEG": ORANGE}
+COLOURS = {
+    "digitserve native": ORANGE,
+    "digitserve grpcio": BLUE,
+    "digitserve JSON": LIGHT_BLUE,
+    "native": ORANGE,
+    "grpcio": BLUE,
+    "empty": GREY,
+    "PNG": BLUE,
+    "JPEG": ORANGE,
+}
 DASHED = ("99 %", "ModelInfer")
 
 
