@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,6 +179,41 @@ def test_another_file_or_another_signature_is_refused(model: bytes, text: str) -
     with pytest.raises(ModelUnusable) as error:
         session(model)
     assert text in str(error.value)
+
+
+@pytest.mark.parametrize("location", ["weights", "./weights", "../weights", "hard link", "symbolic link", "absolute"])
+def test_e4_weights_in_another_file_are_refused(location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it lies: ONNX Runtime would take it from the working directory."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for weights in (here / "weights", tmp_path / "weights"):
+        weights.write_bytes(bytes(4 * 7840))
+    (here / "hard link").hardlink_to("weights")
+    (here / "symbolic link").symlink_to("weights")
+    model = onnx.ModelProto.FromString(model_of())
+    (one,) = model.graph.initializer
+    one.ClearField("float_data")
+    one.data_location = TensorProto.EXTERNAL
+    one.external_data.add(key="location", value=str(here / "weights") if location == "absolute" else location)
+    with pytest.raises(ModelUnusable, match=r"ONNX Runtime cannot load the model: .*[Ee]xternal data"):
+        session(model.SerializeToString())
+
+
+def test_e7_the_memory_of_a_large_run_is_given_back() -> None:
+    """In a process of its own: what it holds after small runs is less than what it held at most. An arena keeps it."""
+    code = """if True:
+        import os
+        import numpy as np
+        from tests.robustness.processes import peak_bytes, resident_bytes
+        from tests.test_runtime import RELEASED, Session
+        session = Session(RELEASED, device="cpu", threads=1, max_run_images=1024)
+        for images in (1024, 1, 1, 1):
+            session.run(np.zeros((images, 1, 28, 28), np.uint8))
+        print(resident_bytes(os.getpid()) / peak_bytes(os.getpid()))
+    """
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert float(ran.stdout) < 0.85
 
 
 def test_a_model_that_fails_or_answers_nonsense_is_found_when_it_is_warmed() -> None:

@@ -217,6 +217,8 @@ def _open_session(onnxruntime: Any, model: bytes, wanted: Plan, threads: int) ->
     # Spinning threads take the core the server needs; the arena never shrinks.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False
+    # Weights in other files are looked for here and not, as of a model read from bytes, in the working directory.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", "/dev/null")
     options.log_severity_level = 3
     if wanted.gpu is not None:
         missing = [name for name in wanted.names if name not in onnxruntime.get_available_providers()]
