@@ -32,8 +32,15 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-# What a server is started with; the fixture below has those of this file run on each transport.
-DEFAULTS: dict[str, object] = {"grpc_port": 0, "http_port": 0, "ops_port": 0, "transport": "grpcio"}
+# What a server is started with; the fixture below has those of this file run on each transport. A run that a test holds
+# for long must not end the process, which is that of all tests.
+DEFAULTS: dict[str, object] = {
+    "grpc_port": 0,
+    "http_port": 0,
+    "ops_port": 0,
+    "transport": "grpcio",
+    "max_run_s": 600.0,
+}
 
 
 @pytest.fixture(autouse=True)
