@@ -255,7 +255,8 @@ def _grpc_server(
     guards = []
     if security.tokens:
         guards.append(TokenInterceptor(security.tokens, request_log, lambda: metrics.turned_away("grpc")))
-    return carrier.server(grpcio_options(settings, shared=shared), guards)
+    options = grpcio_options(settings, shared=shared)
+    return carrier.server(options, guards, max_waiting=settings.max_queue_images, on_refused=metrics.refused)
 
 
 def _add_digits(

@@ -100,6 +100,7 @@ class Metrics:
     def __init__(self) -> None:
         # Twice as many series otherwise, each with a time that nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._refused_calls: dict[str, MethodCalls] = {}
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         call = ("grpc_type", "grpc_service", "grpc_method")
@@ -194,6 +195,15 @@ class Metrics:
     def calls_of(self, kind: str, service: str, method: str) -> MethodCalls:
         """The series of one method; `kind` is "unary" or "bidi_stream"."""
         return MethodCalls(self._started, self._handled, self._handling, (kind, service, method))
+
+    def refused(self, path: str) -> None:
+        """The transport has refused a unary call."""
+        calls = self._refused_calls.get(path)
+        if calls is None:
+            _, service, method = path.split("/")
+            calls = self._refused_calls[path] = self.calls_of("unary", service, method)
+        calls.started()
+        calls.ended("RESOURCE_EXHAUSTED", 0.0)
 
     def queue_changed(self, images: int) -> None:
         """This many more images wait for the model, or fewer."""

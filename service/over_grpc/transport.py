@@ -7,7 +7,7 @@ the CPU, without TLS and with fewer limits on connections.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -38,22 +38,28 @@ class Transport:
     reason: str
 
     def server(
-        self, options: Sequence[tuple[str, int]], interceptors: Sequence[grpc.aio.ServerInterceptor]
+        self,
+        options: Sequence[tuple[str, int]],
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
+        *,
+        max_waiting: int,
+        on_refused: Callable[[str], object],
     ) -> grpc.aio.Server:
         """A server of this kind, not started.
 
         Args:
             options: As for grpcio; the native transport leaves out those it lacks.
             interceptors: As for `grpc.aio.server`.
+            max_waiting: Calls that have arrived and not begun, before the native transport refuses more; grpcio has
+                limits of its own.
+            on_refused: Told the path of a call that the transport has refused.
         """
         if self.name == GRPCIO:
             return grpc.aio.server(interceptors=interceptors, options=options)
-        # `from pygrpc_native import aio` recurses without end.
-        import pygrpc_native.aio
+        from service.over_grpc.native import NativeServer
 
         known = [(name, value) for name, value in options if name not in NATIVE_REFUSES]
-        server: grpc.aio.Server = pygrpc_native.aio.server(interceptors=interceptors, options=known)
-        return server
+        return NativeServer(interceptors, known, max_waiting=max_waiting, on_refused=on_refused)
 
 
 def choose(asked: str, *, not_native: Sequence[str]) -> Transport:

@@ -59,7 +59,7 @@ class Held:
 @contextlib.asynccontextmanager
 async def serving(held: Held, handle: Any, transport: str = "grpcio") -> AsyncIterator[tuple[str, CallInterceptor]]:
     calls = CallInterceptor(Metrics(), None, max_message_bytes=2 << 20, holds_back=transport == "grpcio")
-    server = choose(transport, not_native=()).server([], [])
+    server = choose(transport, not_native=()).server([], [], max_waiting=9, on_refused=print)
     handler = grpc.unary_unary_rpc_method_handler(handle, held.parse, bytes)
     calls.before(server).add_registered_method_handlers("a.B", {"C": handler})
     port = server.add_insecure_port("127.0.0.1:0")
