@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--transport", default="grpcio")
     parser.add_argument("--seconds", type=float, default=30, help="of the overload")
     parser.add_argument("--times", type=float, default=3, help="the capacity")
+    parser.add_argument("--images", type=int, default=1, help="of a call; more cost more than to refuse the call does")
     parser.add_argument("--health-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CPU})
@@ -44,12 +45,13 @@ def main() -> None:
         print(health(arguments.health_of, arguments.seconds))
         return
     with ServerProcess("--transport", arguments.transport, cpus=str(SERVER_CPU)) as server:
-        overload(server, arguments.times, arguments.seconds)
+        overload(server, arguments.images, arguments.times, arguments.seconds)
 
 
-def overload(server: ServerProcess, times: float, seconds: float) -> None:
-    """O1 to O4 on a running server."""
-    ask, pid = asks.raw(np.asarray(Image.radial_gradient("L").resize((28, 28)))), server.process.pid
+def overload(server: ServerProcess, images: int, times: float, seconds: float) -> None:
+    """O1 to O4 on a running server, with calls of so many images."""
+    image, pid = np.asarray(Image.radial_gradient("L").resize((28, 28))), server.process.pid
+    ask = asks.raw(image) if images == 1 else asks.batch(image, images)
 
     def load(rate: float, seconds: float) -> open_loop.Outcome:
         return open_loop.run(
@@ -62,7 +64,8 @@ def overload(server: ServerProcess, times: float, seconds: float) -> None:
         peak = max(peak, calls / 3)
     usual = load(peak / 2, 5)
     print(f"peak {peak:,.0f} calls/s; at half of it: p99 {usual.answered.percentile_ms(99):.1f} ms")
-    base, codes = resident_bytes(pid), statuses(server)
+    method = ask.path.rpartition("/")[2]
+    base, codes = resident_bytes(pid), statuses(server, method)
     forget_peak(pid)
     command = [sys.executable, "-m", "tests.robustness.measure_overload", "--health-of", server.grpc_address]
     with subprocess.Popen([*command, "--seconds", str(seconds)], stdout=subprocess.PIPE, text=True) as looking:
@@ -78,7 +81,8 @@ def overload(server: ServerProcess, times: float, seconds: float) -> None:
         f"p99 {good.percentile_ms(99):.0f} ms; memory {(peak_bytes(pid) - base) / 1e6:+.0f} MB"
     )
     of_refused = f"p50 {refused.percentile_ms(50):.1f}, p99 {refused.percentile_ms(99):.1f} ms" if refused.calls else ""
-    told = dict(statuses(server) - codes)
+    # What our own code has seen of all this; the rest was refused by gRPC itself.
+    told = dict(statuses(server, method) - codes)
     print(f"O2   {refused.calls} refused, {of_refused}; {full.unanswered} without an answer; told {told}")
     print(f"O3   health: {healthy.strip()}")
     print(
@@ -88,12 +92,12 @@ def overload(server: ServerProcess, times: float, seconds: float) -> None:
     )
 
 
-def statuses(server: ServerProcess) -> Counter[str]:
-    """How many calls of Classify have ended with each status."""
+def statuses(server: ServerProcess, method: str) -> Counter[str]:
+    """How many calls of a method have ended with each status."""
     found: Counter[str] = Counter()
     for family in text_string_to_metric_families(server.get(f"{server.ops_url}/metrics")):
         for sample in family.samples:
-            if sample.name == "grpc_server_handled_total" and sample.labels["grpc_method"] == "Classify":
+            if sample.name == "grpc_server_handled_total" and sample.labels["grpc_method"] == method:
                 found[sample.labels["grpc_code"]] += round(sample.value)
     return found
 
