@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from protos import digits_pb2 as pb
 from service.errors import InvalidImage
 from service.observing.metrics import Metrics
 from service.over_grpc import bodies
@@ -21,7 +22,7 @@ from tests.robustness import http2
 
 Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 OK, EXHAUSTED = grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED
-LARGE, SMALL = bytes(1 << 20), b"small"
+LARGE, SMALL = pb.ClassifyRequest(image=bytes(1 << 20)).SerializeToString(), b"small"
 
 
 class Request:
