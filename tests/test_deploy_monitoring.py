@@ -151,6 +151,13 @@ def test_every_rule_is_evaluated_without_an_error(prometheus: Prometheus) -> Non
     assert failed == []
 
 
+def test_no_panel_takes_health_checks_for_calls_or_streams_for_slow_ones() -> None:
+    for title, expression in dashboard_queries():
+        for selector in re.findall(r"grpc_server_\w+\{(.*?)\}", expression):
+            assert 'grpc_service=~"digits.v1.DigitClassifier|inference.GRPCInferenceService"' in selector, title
+            assert "handling_seconds" not in expression or 'grpc_type="unary"' in selector, title
+
+
 def test_every_panel_lies_beside_the_others() -> None:
     cells: set[tuple[int, int]] = set()
     for panel in json.loads((MONITORING / "dashboard.json").read_text())["panels"]:
