@@ -31,6 +31,7 @@ SCENES = {
     "on a table": Scene(table=40, side=140, place=(70, 120)),
     "grain": Scene(grain=25),
     "out of focus": Scene(blur=4),
+    "at night": Scene(paper=(60, 60, 58), ink=(38, 38, 40), darkest=0.8, grain=13),
     "red on equally bright green": Scene(paper=(60, 140, 70), ink=(216, 60, 60), darkest=0.8),
     "blue on yellow": Scene(paper=(250, 225, 80), ink=(40, 60, 170)),
     "chalk": Scene(paper=(50, 65, 58), ink=(215, 215, 210)),
@@ -79,6 +80,15 @@ def test_pens_of_any_width_are_read_off_photographs(read_digits: Callable[[list[
     scene = Scene(darkest=0.4, shadow=0.6, side=240, place=(30, 90))
     read = read_digits([encode(photograph(drawn(digit, 240, pen), scene, digit), "JPEG") for digit in range(10)])
     assert sum(digit == expected for digit, expected in zip(read, range(10), strict=True)) >= 9
+
+
+def test_ink_may_cover_more_than_half_of_a_photograph() -> None:
+    from_middle = np.hypot(*np.meshgrid(np.linspace(-1, 1, 180), np.linspace(-1, 1, 240)))
+    ring = abs(from_middle - 0.65) < 0.3
+    page = np.where(ring, 60, 215) + np.random.default_rng(0).normal(0, 3, ring.shape)
+    ink = find_ink(page.clip(0, 255).astype(np.uint8))
+    assert ring.mean() > 0.55 and ink is not None
+    assert ((ink > 0.5) == ring).mean() > 0.95
 
 
 @pytest.mark.parametrize("name", ["plain", "strong gradient", "squared paper", "grain", "blue on yellow", "chalk"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from service.pictures.parts import find_digit_parts, find_parts, find_runs, is_one_part, label_runs, paint
@@ -90,3 +91,26 @@ def test_a_pen_or_a_shadow_beside_a_digit_is_no_part_of_it(
     parts = find_parts(field(*bars), 50)
     mask = parts.mask_of(parts.digit())
     assert [number for number, (top, left, *_) in enumerate(bars) if mask[top, left]] == kept
+
+
+@pytest.mark.parametrize(
+    ("ring", "inside", "is_kept"),
+    [
+        ("rectangle", (30, 40, 70, 50), False),
+        # a zero with a dot, a square alone, and one with a speck in it
+        ("ellipse", (45, 45, 60, 55), True),
+        ("rectangle", None, True),
+        ("rectangle", (30, 30, 33, 33), True),
+    ],
+)
+def test_a_frame_around_a_digit_is_no_part_of_it(
+    ring: str, inside: tuple[int, int, int, int] | None, is_kept: bool
+) -> None:
+    page = Image.new("F", (100, 100))
+    draw = ImageDraw.Draw(page)
+    (draw.rectangle if ring == "rectangle" else draw.ellipse)((10, 12, 90, 88), outline=100, width=3)
+    rise = np.maximum(np.asarray(page), field(inside) if inside else 0)
+    parts = find_parts(np.asarray(rise, np.float32), 50)
+    mask = parts.mask_of(parts.digit())
+    assert mask[50, 11] == is_kept
+    assert not inside or is_kept or mask[inside[0], inside[1]]

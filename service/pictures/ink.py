@@ -28,6 +28,8 @@ Mask = npt.NDArray[np.bool_]
 FAINTEST_INK = 7
 # Noise that there is in any photo, as the levels of a file are whole numbers.
 ROUNDING = 0.3
+# Ink and paper are clearly apart if their levels are by this many times the standard deviations of both.
+APART = 3.0
 # Standard deviations of the paper's noise that ink has to rise above.
 ABOVE_NOISE = 5.0
 # Strokes are narrower than one of these shares of the picture; what is wider belongs to the paper and its light.
@@ -56,6 +58,8 @@ DARKER_THAN_BAND, SMALLEST_BENEATH = 1.3, 0.12
 WIDEST_BAND = 0.3
 # Ink is this much above the faintest that could be told from noise.
 CLEARLY = 1.5
+# A photo in which no ink is found is looked at again in half its size, if that leaves so many pixels a side.
+SMALLEST_HALVED = 100
 # Share of a picture that is either ink or paper if it was drawn; the rest are edges.
 TWO_LEVELS = 0.8
 # In pictures this small light does not change, and a stroke may be a third of them wide.
@@ -70,24 +74,33 @@ def find_ink(picture: Pixels, note: Note = unnoted) -> Field | None:
         note: Is shown the pictures on the way.
 
     Returns:
-        float32 of shape (height, width), 0 paper to 1 ink; None when the picture shows no ink.
+        float32 of (height, width), or half of that, 0 paper to 1 ink; None when the picture shows no ink.
     """
     channel = colour_of_ink(picture)
     note("grey", channel)
-    level = even_paper(channel)
-    if level is not None:
-        rise, noise = rise_above_level(channel, level)
-    else:
-        if (sheet := without_table(picture)) is not picture:
-            channel = colour_of_ink(sheet)
-        channel = without_grain(channel)
-        rise, noise = rise_above_paper(channel, best_view(channel), note)
+    if (level := even_paper(channel)) is not None:
+        return _digit_of(*rise_above_level(channel, level), note)
+    if (sheet := without_table(picture)) is not picture:
+        channel = colour_of_ink(sheet)
+    ink = _ink_of_photo(channel, note)
+    if ink is None and max(channel.shape) >= 2 * SMALLEST_HALVED:
+        # The mean of four pixels has half of their noise, in which faint ink may have drowned.
+        ink = _ink_of_photo(shrink(channel, -(-max(channel.shape) // 2)), note)
+    return ink
+
+
+def _ink_of_photo(channel: Pixels, note: Note) -> Field | None:
+    smooth = without_grain(channel)
+    ink = _digit_of(*rise_above_paper(smooth, best_view(smooth), note), note)
+    return ink if ink is not None and has_edges(ink) else None
+
+
+def _digit_of(rise: Field, noise: float, note: Note) -> Field | None:
     note("contrast", rise)
     faintest = faintest_ink(rise, noise)
     rise = without_rules(rise, faintest)
     note("unruled", rise)
-    ink = find_digit(rise, faintest, noise)
-    return ink if ink is not None and (level is not None or has_edges(ink)) else None
+    return find_digit(rise, faintest, noise)
 
 
 def faintest_ink(rise: Field, noise: float) -> float:
@@ -214,9 +227,18 @@ def rise_above_paper(channel: Pixels, view: View, note: Note = unnoted) -> tuple
         brightness = paper.astype(np.float32) + 16
         rise *= (float(np.median(brightness)) / brightness).clip(0.5, 2)
     # A closing lies above noisy paper by as much as the noise reaches.
-    sixteenth, offset = np.quantile(rise[::2, ::2], [0.16, 0.5])
+    sixteenth, offset = np.quantile(_low_part(rise[::2, ::2]), [0.16, 0.5])
     noise = max(float(offset - sixteenth), ROUNDING)
     return (rise - offset).clip(0), noise
+
+
+def _low_part(rise: Field) -> Field:
+    """What of a rise is paper, where clearly apart from ink that may cover more than half of the picture; else all."""
+    levels = rise.clip(0, 255).astype(np.uint8)
+    is_low = levels <= between(levels)
+    low, high = rise[is_low], rise[~is_low]
+    apart = len(high) > 0 and float(high.mean() - low.mean()) > APART * float(high.std() + low.std())
+    return low if apart else rise
 
 
 def find_digit(rise: Field, faintest: float, noise: float) -> Field | None:

@@ -28,6 +28,9 @@ AT_MARGIN = 0.08
 BAR_LENGTH, BAR_FILLED = 5.0, 0.85
 # A bar is no stroke beside something of this share of the picture, if it is this much longer and this far away from it.
 SOMETHING, LONGER, AWAY = 0.12, 1.5, 0.1
+# A frame is printed around the digit: nearly all of it is within the first share of its box along the box's sides, what
+# it surrounds is at least the second share as long, and with its hole it fills the third of its box, an ellipse less.
+FRAME_MARGIN, FRAMED, FRAME_FILLED = 0.12, 0.25, 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,9 @@ class Parts:
         middle = (box[:, :2] + box[:, 2:]) / 2 / (height, width) - 0.5
         score = self.weight[largest] * np.where(at_border | at_margin, AT_BORDER, 1.0) * (1 - np.hypot(*middle.T))
         extent = self.extent()[largest]
-        foreign = self._foreign(largest, extent, at_border) if len(largest) > 1 else np.zeros(1, bool)
+        foreign = np.zeros(len(largest), bool)
+        if len(largest) > 1:
+            foreign = self._foreign(largest, extent, at_border) | self._frames(largest, extent)
         score[foreign] = 0
         # Long things at the border are the edge of the page or the table, a finger or a neighbour cut off.
         main = int(score.argmax())
@@ -141,6 +146,23 @@ class Parts:
         borders = (box[:, :2] == 0).sum(1) + (box[:, 2] == height) + (box[:, 3] == width)
         longer = (extent >= LONGER * extent[largest]) & (apart >= AWAY * extent[largest])
         return np.asarray(bar & ((borders >= 2) | longer))
+
+    def _frames(self, numbers: Indices, extent: Indices) -> Mask:
+        """Which parts are frames with something inside them, as around the fields of a form."""
+        box, runs, label = self.box, self.runs, self.label
+        margin = FRAME_MARGIN * (box[:, 2:] - box[:, :2])
+        top, left, bottom, right = np.concatenate([box[:, :2] + margin, box[:, 2:] - margin], axis=1).T
+        inside = (np.minimum(runs.end, right[label]) - np.maximum(runs.start, left[label])).clip(0)
+        inside = np.where((runs.row >= top[label]) & (runs.row < bottom[label]), inside, 0)
+        hollow = np.bincount(label, inside) <= 0.02 * np.bincount(label, runs.end - runs.start)
+        frames = np.zeros(len(numbers), bool)
+        for index in np.flatnonzero(hollow[numbers]):
+            part = numbers[index]
+            within = ((box[numbers, :2] > box[part, :2]) & (box[numbers, 2:] < box[part, 2:])).all(1)
+            if (extent[within] >= FRAMED * extent[index]).any():
+                place = np.s_[box[part, 0] : box[part, 2], box[part, 1] : box[part, 3]]
+                frames[index] = filled(self.mask_of(numbers[[index]])[place]).mean() >= FRAME_FILLED
+        return frames
 
     def _bars(self) -> Mask:
         """Which parts are straight, long and filled, by their second moments."""
@@ -173,6 +195,15 @@ def paint(runs: Runs, shape: tuple[int, ...]) -> Mask:
     edges[runs.row, runs.start] = 1
     edges[runs.row, runs.end] = -1
     return np.asarray(edges.cumsum(1, dtype=np.int8)[:, :-1].view(bool))
+
+
+def filled(mask: Mask) -> Mask:
+    """The mask and its holes: what cannot be reached from the border."""
+    outside = np.pad(~mask, 1, constant_values=True)
+    runs = find_runs(outside)
+    label = label_runs(runs, outside.shape[1])
+    first = label == label[0]
+    return ~paint(Runs(runs.row[first], runs.start[first], runs.end[first]), outside.shape)[1:-1, 1:-1]
 
 
 def find_parts(rise: Field, threshold: float) -> Parts:

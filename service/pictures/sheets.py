@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.pictures.filters import between, shrink
-from service.pictures.parts import Runs, find_runs, label_runs, paint
+from service.pictures.parts import Runs, filled, find_runs, label_runs, paint
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -39,7 +39,7 @@ def without_table(picture: Pixels) -> Pixels:
     grey = picture if picture.ndim == 2 else picture[..., 1]
     glance = shrink(grey, GLANCE_SIDE)
     light = glance > between(glance)
-    sheet = _filled(_largest(light))
+    sheet = filled(_largest(light))
     if not _is_sheet(glance, light, sheet):
         return picture
     step = -(-max(grey.shape) // GLANCE_SIDE)
@@ -78,19 +78,8 @@ def _largest(mask: Mask) -> Mask:
     if not len(runs.row):
         return mask
     label = label_runs(runs, mask.shape[1])
-    return paint(_those(runs, label == np.bincount(label, runs.end - runs.start).argmax()), mask.shape)
-
-
-def _filled(mask: Mask) -> Mask:
-    """The mask and its holes: what cannot be reached from the border."""
-    outside = np.pad(~mask, 1, constant_values=True)
-    runs = find_runs(outside)
-    label = label_runs(runs, outside.shape[1])
-    return ~paint(_those(runs, label == label[0]), outside.shape)[1:-1, 1:-1]
-
-
-def _those(runs: Runs, chosen: Mask) -> Runs:
-    return Runs(runs.row[chosen], runs.start[chosen], runs.end[chosen])
+    largest = label == np.bincount(label, runs.end - runs.start).argmax()
+    return paint(Runs(runs.row[largest], runs.start[largest], runs.end[largest]), mask.shape)
 
 
 def _eroded(mask: Mask) -> Mask:
