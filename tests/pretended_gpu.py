@@ -11,6 +11,7 @@ from typing import Any
 
 import onnxruntime
 import pytest
+from onnxruntime import OrtValue
 
 from service.model import runtime
 from service.model.devices import CPU, CUDA, TENSORRT
@@ -24,6 +25,7 @@ class PretendedGpu:
         fails: Whether its runs fail.
         sessions: Providers and session options of each session made on it.
         pages: Page-locked memory in use, by address.
+        values: What lies in its own memory.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
@@ -31,6 +33,7 @@ class PretendedGpu:
         self.works, self.fails = True, False
         self.sessions: list[tuple[list[tuple[str, dict[str, str]]], Any]] = []
         self.pages: dict[int, Any] = {}
+        self.values: list[Any] = []
         real = onnxruntime.InferenceSession
         gpu = self
 
@@ -47,6 +50,17 @@ class PretendedGpu:
             def get_providers(self) -> list[str]:
                 return [*(name for name, _ in self._asked), CPU] if self._pretends else [CPU]
 
+            def io_binding(self) -> Any:
+                binding = super().io_binding()
+                bind = binding.bind_ortvalue_input
+
+                def copying(name: str, value: Any) -> None:
+                    # As on CUDA, what lies in the host's memory is copied when it is bound, and never again.
+                    bind(name, value if value in gpu.values else OrtValue.ortvalue_from_numpy(value.numpy().copy()))
+
+                binding.bind_ortvalue_input = copying
+                return binding
+
             def run_with_iobinding(self, *arguments: Any) -> None:
                 if gpu.fails:
                     raise RuntimeError("CUDA failure 999: unknown error ; GPU=0 ; hostname=secret")
@@ -54,6 +68,14 @@ class PretendedGpu:
 
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
         monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+        make = OrtValue.ortvalue_from_shape_and_type
+
+        def on_device(shape: list[int], dtype: Any, device: str, number: int) -> Any:
+            assert device == "cuda"
+            gpu.values.append(make(shape, dtype, "cpu", 0))
+            return gpu.values[-1]
+
+        monkeypatch.setattr(OrtValue, "ortvalue_from_shape_and_type", staticmethod(on_device))
         monkeypatch.setattr(runtime, "DRIVER", None)
         monkeypatch.setattr(runtime, "_cudart", lambda onnxruntime: self)
         monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")

@@ -14,6 +14,7 @@ from service.model.bound_runs import BoundRuns, pinned_arrays, sizes
 from service.settings import bundled_models
 from tests.pretended_gpu import PretendedGpu
 
+CPU = ("cpu", 0)
 MODEL = (bundled_models() / "digits/1/model.onnx").read_bytes()
 
 
@@ -34,11 +35,11 @@ def test_sizes_are_powers_of_two_and_the_largest() -> None:
     assert len(sizes(4096)) == 13
 
 
-@pytest.mark.parametrize("graphs_on", [None, ("cpu", 0)])
-def test_every_number_of_images_is_answered_as_by_the_plain_session(graphs_on: tuple[str, int] | None) -> None:
+@pytest.mark.parametrize("records", [False, True])
+def test_every_number_of_images_is_answered_as_by_the_plain_session(records: bool) -> None:
     """Also after a larger run, whose images still lie in the buffers behind those of the smaller one."""
     plain = session()
-    runs = BoundRuns(onnxruntime, [session()], max_run_images=12, graphs_on=graphs_on)
+    runs = BoundRuns(onnxruntime, [session()], max_run_images=12, device=CPU, records=records)
     for count in (12, 1, 7, 3, 12, 30):
         images = noise(count)
         probabilities, scores = runs.run(images)
@@ -49,7 +50,7 @@ def test_every_number_of_images_is_answered_as_by_the_plain_session(graphs_on: t
 
 
 def test_an_answer_is_the_callers_and_not_overwritten_by_the_next_run() -> None:
-    runs = BoundRuns(onnxruntime, [session()], max_run_images=4)
+    runs = BoundRuns(onnxruntime, [session()], max_run_images=4, device=CPU)
     first, _ = runs.run(noise(4))
     kept = first.copy()
     runs.run(255 - noise(4))
@@ -70,7 +71,7 @@ def test_every_size_is_warm_before_the_first_caller_and_only_those_sizes_are_run
             self.real.run_with_iobinding(binding, options)
 
     recording = Recording()
-    runs = BoundRuns(onnxruntime, [recording], max_run_images=8)
+    runs = BoundRuns(onnxruntime, [recording], max_run_images=8, device=CPU)
     assert sorted({size for size, _ in recording.ran}) == [1, 2, 4, 8]
     recording.ran.clear()
     for count in (1, 3, 5, 8):
@@ -96,7 +97,7 @@ def test_two_sessions_run_two_batches_at_the_same_time() -> None:
             self.real.run_with_iobinding(binding, options)
 
     sessions = [Meeting(), Meeting()]
-    runs = BoundRuns(onnxruntime, sessions, max_run_images=2)
+    runs = BoundRuns(onnxruntime, sessions, max_run_images=2, device=CPU)
     for each in sessions:
         each.is_warm = True
     answers: list[Any] = []
@@ -123,7 +124,7 @@ def test_a_failed_run_does_not_take_its_session_away_for_good() -> None:
             self.real.run_with_iobinding(binding, options)
 
     failing = Failing()
-    runs = BoundRuns(onnxruntime, [failing], max_run_images=2)
+    runs = BoundRuns(onnxruntime, [failing], max_run_images=2, device=CPU)
     failing.fails = True
     with pytest.raises(RuntimeError, match="out of memory"):
         runs.run(noise(1))

@@ -109,6 +109,28 @@ def test_a_gpu_that_is_offered_but_not_taken_is_no_gpu(
         assert made.run(np.zeros((3, 1, 28, 28), np.uint8))[0].shape == (3, 10)
 
 
+def test_what_cuda_says_is_told_without_what_onnx_runtime_puts_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ONNX Runtime 1.31 says it where the driver is too old."""
+    PretendedGpu(monkeypatch)
+    cause = "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version"
+    around = (
+        "Exception during initialization: /onnxruntime_src/cuda_call.cc:154 std::conditional_t<THRW, void, Status> "
+    )
+    on_cpu = onnxruntime.InferenceSession
+
+    def too_old(model: bytes, options: Any, providers: Any, **others: Any) -> Any:
+        if providers[0][0] == CUDA:
+            raise RuntimeError(
+                f"{around * 4}{cause} ; GPU=-1 ; hostname=vm ; file=x.cc ; line=355 ; expr=cudaSetDevice();"
+            )
+        return on_cpu(model, options, providers=providers, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", too_old)
+    with pytest.raises(DeviceMissing) as error:
+        session(device="cuda")
+    assert f"ONNX Runtime cannot load the model: {cause}; --device cpu" in str(error.value)
+
+
 @pytest.mark.parametrize("device", ["cuda", "auto"])
 def test_on_a_gpu_two_sessions_take_no_cpu_and_answer_alike(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = session()

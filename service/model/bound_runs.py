@@ -14,6 +14,7 @@ import queue
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,9 @@ class BoundRuns:
         sessions: Sequence[Any],
         *,
         max_run_images: int,
+        device: tuple[str, int],
+        records: bool = False,
         allocate: Allocate = np.zeros,
-        graphs_on: tuple[str, int] | None = None,
     ):
         """Bind and warm every size in every session.
 
@@ -51,14 +53,16 @@ class BoundRuns:
             onnxruntime: The module.
             sessions: One for each run at a time; each is used by one thread only, as CUDA graphs demand.
             max_run_images: Size of the largest run.
-            allocate: Makes the buffers in the host's memory.
-            graphs_on: The device, by type and number, whose memory recorded runs work on; None records nothing.
+            device: Its type, as ONNX Runtime calls it, and its number.
+            records: Whether the runs are recorded once as a CUDA graph, and replayed.
+            allocate: Makes the arrays in the host's memory from which images are copied to the device.
         """
         self._largest = max_run_images
         self._free: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
         # One after the other: nothing else may happen on the device while a run is recorded.
         for session in sessions:
-            self._free.put(_Lane(onnxruntime, session, sizes(max_run_images), allocate, graphs_on))
+            make = partial(_Buffers, onnxruntime, session, allocate=allocate, device=device, records=records)
+            self._free.put(_Lane(make, sizes(max_run_images)))
 
     def run(self, images: Images) -> tuple[Floats, Floats]:
         """Run the model on any number of images; in parts, if it is more than the largest run.
@@ -81,20 +85,11 @@ class BoundRuns:
 
 
 class _Lane:
-    """One session, the thread that uses it, and its buffers."""
+    """One session's buffers, and the thread that uses them."""
 
-    def __init__(
-        self,
-        onnxruntime: Any,
-        session: Any,
-        sizes: Sequence[int],
-        allocate: Allocate,
-        graphs_on: tuple[str, int] | None,
-    ):
+    def __init__(self, make: Callable[[int], _Buffers], sizes: Sequence[int]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
-        self._buffers = [
-            self._thread.submit(_Buffers, onnxruntime, session, size, allocate, graphs_on).result() for size in sizes
-        ]
+        self._buffers = [self._thread.submit(make, size).result() for size in sizes]
 
     def run(self, images: Images) -> tuple[Floats, Floats]:
         buffers = next(each for each in self._buffers if each.size >= len(images))
@@ -102,49 +97,43 @@ class _Lane:
 
 
 class _Buffers:
-    """Input and outputs of one size, bound to one session; warm."""
+    """Input and outputs of one size, on the device and bound to one session; warm."""
 
     def __init__(
-        self, onnxruntime: Any, session: Any, size: int, allocate: Allocate, graphs_on: tuple[str, int] | None
+        self,
+        onnxruntime: Any,
+        session: Any,
+        size: int,
+        *,
+        allocate: Allocate,
+        device: tuple[str, int],
+        records: bool,
     ):
         self.size = size
         self._session = session
         self._images: Images = allocate((size, 1, 28, 28), np.uint8)
-        self._outputs = {
-            "probabilities": allocate((size, 10), np.float32),
-            "digit_score": allocate((size,), np.float32),
-        }
-        self._options = onnxruntime.RunOptions()
-        self._on_device: dict[str, Any] = {}
-        host = {"image": self._images, **self._outputs}
-        if graphs_on:
-            # What is recorded are addresses: each size is a graph of its own, on memory of its own.
-            self._options.add_run_config_entry("gpu_graph_id", str(size))
-            for name, array in host.items():
-                made = onnxruntime.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type, *graphs_on)
-                self._on_device[name] = made
+        make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        # An input that is bound in the host's memory would be copied to the device now, and never again.
+        self._input = make([size, 1, 28, 28], np.uint8, *device)
+        self._outputs = [make([size, 10], np.float32, *device), make([size], np.float32, *device)]
         self._binding = session.io_binding()
-        values = self._on_device or {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in host.items()
-        }
-        self._binding.bind_ortvalue_input("image", values["image"])
-        for name in self._outputs:
-            self._binding.bind_ortvalue_output(name, values[name])
+        self._binding.bind_ortvalue_input("image", self._input)
+        for name, output in zip(("probabilities", "digit_score"), self._outputs, strict=True):
+            self._binding.bind_ortvalue_output(name, output)
+        self._options = onnxruntime.RunOptions()
+        if records:
+            # What is recorded are addresses: each size is a graph of its own.
+            self._options.add_run_config_entry("gpu_graph_id", str(size))
         for _ in range(RUNS_TO_WARM):
             self.run(np.zeros((size, 1, 28, 28), np.uint8))
 
     def run(self, images: Images) -> tuple[Floats, Floats]:
-        count = len(images)
-        self._images[:count] = images
-        if self._on_device:
-            self._on_device["image"].update_inplace(self._images)
+        self._images[: len(images)] = images
+        self._input.update_inplace(self._images)
         self._session.run_with_iobinding(self._binding, self._options)
-        if self._on_device:
-            probabilities, scores = (self._on_device[name].numpy() for name in self._outputs)
-        else:
-            probabilities, scores = self._outputs.values()
-        # The buffers are written again by the next run.
-        return probabilities[:count].copy(), scores[:count].copy()
+        probabilities, scores = (output.numpy() for output in self._outputs)
+        # On the CPU these are the buffers, which are written again by the next run.
+        return probabilities[: len(images)].copy(), scores[: len(images)].copy()
 
 
 def pinned_arrays(cudart: Any, gpu: int) -> Allocate:

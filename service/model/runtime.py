@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -29,10 +30,10 @@ INPUT: Tensor = ("image", "tensor(uint8)", [1, 28, 28])
 OUTPUTS: tuple[Tensor, ...] = (("probabilities", "tensor(float)", [10]), ("digit_score", "tensor(float)", []))
 OUTPUT_NAMES = tuple(name for name, _, _ in OUTPUTS)
 DRIVER = "libcuda.so.1"
+FAILURE = re.compile(r"\w+ failure -?\d+: [^;\n]*")
 # What runs of so many take, 7 MB, is kept: to give it back costs page faults.
 MOST_KEPT_IMAGES = 128
-# On a GPU the next images are copied while the last ones are computed.
-GPU_RUNS_AT_ONCE = 2
+GPU_RUNS_AT_ONCE = 2  # the next images are copied while the last ones are computed
 
 Run = Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 
@@ -125,7 +126,7 @@ class Session:
                 probabilities, scores = self.run(np.zeros((images, 1, 28, 28), np.uint8))
             # Of the same many types as a failed load.
             except Exception as error:
-                raise ModelUnusable(f"the model fails on {images} blank images: {_first_line(error)}") from error
+                raise ModelUnusable(f"the model fails on {images} blank images: {_reason(error)}") from error
             if probabilities.shape != (images, 10) or scores.shape != (images,):
                 raise ModelUnusable(
                     f"the model answers {images} images with shapes {probabilities.shape} and {scores.shape}; "
@@ -161,7 +162,7 @@ class Session:
                 with self._losing:
                     first, self._is_lost = not self._is_lost, True
                 if first:
-                    log.error("the GPU fails: %s", _first_line(error))
+                    log.error("the GPU fails: %s", _reason(error))
                     self._on_lost()
                 raise NotReady("the server has lost its GPU; it or another one may answer in a moment") from error
 
@@ -196,8 +197,10 @@ class LayerSession:
         return values
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+def _reason(error: Exception) -> str:
+    """What CUDA, cuDNN or cuBLAS say, out of what ONNX Runtime puts around it; else the first line."""
+    failure = FAILURE.search(str(error))
+    return failure[0].strip() if failure else str(error).partition("\n")[0][:300] or type(error).__name__
 
 
 def _import_onnxruntime() -> Any:
@@ -224,12 +227,11 @@ def _open_session(onnxruntime: Any, model: bytes, wanted: Plan, threads: int, *,
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", "/dev/null")
     options.log_severity_level = 3
     if wanted.gpu is not None:
-        missing = [name for name in wanted.names if name not in onnxruntime.get_available_providers()]
-        if missing:
-            offered = ", ".join(onnxruntime.get_available_providers())
+        offered = onnxruntime.get_available_providers()
+        if missing := [name for name in wanted.names if name not in offered]:
             raise DeviceMissing(
-                f"it needs {missing[0]}, ONNX Runtime offers only {offered} (install 'digitserve[gpu]' instead of "
-                "'digitserve[cpu]')"
+                f"it needs {missing[0]}, ONNX Runtime offers only {', '.join(offered)} (install 'digitserve[gpu]' "
+                "instead of 'digitserve[cpu]')"
             )
         _find_driver()
         # A node that the GPU does not take would run on the CPU without a word.
@@ -243,7 +245,7 @@ def _open_session(onnxruntime: Any, model: bytes, wanted: Plan, threads: int, *,
         session = onnxruntime.InferenceSession(model, options, providers=[*wanted.providers], enable_fallback=0)
     # onnxruntime raises a type of its own for each kind of damage, and others besides.
     except Exception as error:
-        raise ModelUnusable(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+        raise ModelUnusable(f"ONNX Runtime cannot load the model: {_reason(error)}") from error
     if session.get_providers()[: len(wanted.names)] != wanted.names:
         got = ", ".join(session.get_providers())
         raise DeviceMissing(f"it asks for {', '.join(wanted.names)}, ONNX Runtime took {got}; check the GPU's driver")
@@ -267,18 +269,18 @@ def _load_cuda(onnxruntime: Any) -> None:
 
 def _bind(onnxruntime: Any, sessions: Sequence[Any], wanted: Plan, max_run_images: int) -> BoundRuns:
     gpu = wanted.gpu or 0
-    records = dict(wanted.providers)[CUDA]["enable_cuda_graph"] == "1"
     try:
         return BoundRuns(
             onnxruntime,
             sessions,
             max_run_images=max_run_images,
+            device=("cuda", gpu),
+            records=dict(wanted.providers)[CUDA]["enable_cuda_graph"] == "1",
             allocate=pinned_arrays(_cudart(onnxruntime), gpu),
-            graphs_on=("cuda", gpu) if records else None,
         )
     # Out of memory, a kernel that is missing, a device that is gone: of many types again.
     except Exception as error:
-        raise DeviceMissing(f"the GPU fails on runs of up to {max_run_images} images: {_first_line(error)}") from error
+        raise DeviceMissing(f"the GPU fails on runs of up to {max_run_images} images: {_reason(error)}") from error
 
 
 def _cudart(onnxruntime: Any) -> Any:
