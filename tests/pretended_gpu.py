@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from onnxruntime import OrtValue
 
-from service.model import runtime
+from service.model import cuda
 from service.model.devices import CPU, CUDA, TENSORRT
 
 
@@ -76,9 +76,14 @@ class PretendedGpu:
             return gpu.values[-1]
 
         monkeypatch.setattr(OrtValue, "ortvalue_from_shape_and_type", staticmethod(on_device))
-        monkeypatch.setattr(runtime, "DRIVER", None)
-        monkeypatch.setattr(runtime, "_cudart", lambda onnxruntime: self)
+        monkeypatch.setattr(cuda, "DRIVER", None)
+        monkeypatch.setattr(cuda, "library", lambda onnxruntime: self)
         monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")
+
+    def cudaGetDeviceCount(self, count: Any) -> int:
+        """As CUDA's: there are two."""
+        count._obj.value = 2
+        return 0
 
     def cudaSetDevice(self, gpu: int) -> int:
         """As CUDA's."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from typing import Any
 
@@ -10,9 +9,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from service.model.bound_runs import BoundRuns, pinned_arrays, sizes
+from service.model.bound_runs import BoundRuns, sizes
 from service.settings import bundled_models
-from tests.pretended_gpu import PretendedGpu
 
 CPU = ("cpu", 0)
 MODEL = (bundled_models() / "digits/1/model.onnx").read_bytes()
@@ -130,25 +128,3 @@ def test_a_failed_run_does_not_take_its_session_away_for_good() -> None:
         runs.run(noise(1))
     failing.fails = False
     assert runs.run(noise(1))[0].shape == (1, 10)
-
-
-def test_page_locked_memory_is_an_array_and_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = PretendedGpu(monkeypatch)
-    array = pinned_arrays(gpu, 0)((3, 5), np.float32)
-    array[:] = 7
-    assert array.shape == (3, 5) and array.dtype == np.float32 and array.sum() == 105
-    assert [len(memory) for memory in gpu.pages.values()] == [60]
-    view = array[1:]
-    del array
-    gc.collect()
-    assert gpu.pages and view.sum() == 70
-    del view
-    gc.collect()
-    assert not gpu.pages
-
-
-def test_no_page_locked_memory_is_an_error_with_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = PretendedGpu(monkeypatch)
-    monkeypatch.setattr(gpu, "cudaHostAlloc", lambda *_: 2)
-    with pytest.raises(MemoryError, match="no 60 bytes of page-locked memory"):
-        pinned_arrays(gpu, 0)((3, 5), np.float32)

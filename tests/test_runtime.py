@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from service.errors import DeviceMissing, ModelUnusable, NotReady, RuntimeMissing
-from service.model import runtime
+from service.model import cuda, runtime
 from service.model.devices import CPU, CUDA, TENSORRT, GpuOptions
 from service.model.runtime import Session
 from service.settings import bundled_models
@@ -87,7 +87,7 @@ def test_asking_for_a_gpu_that_is_not_offered_is_refused_or_falls_back_visibly(
 def test_without_a_driver_no_provider_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where an image for GPUs runs on a machine without one."""
     gpu = PretendedGpu(monkeypatch)
-    monkeypatch.setattr(runtime, "DRIVER", "libno_such_driver.so.1")
+    monkeypatch.setattr(cuda, "DRIVER", "libno_such_driver.so.1")
     with pytest.raises(DeviceMissing, match=r"no driver of NVIDIA's here \(libno_such_driver.so.1: cannot open"):
         session(device="cuda")
     assert not gpu.sessions

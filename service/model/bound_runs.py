@@ -8,10 +8,7 @@ CUDA graph. Works on any device that ONNX Runtime has, which is handed in.
 
 from __future__ import annotations
 
-import ctypes
-import math
 import queue
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -134,25 +131,3 @@ class _Buffers:
         probabilities, scores = (output.numpy() for output in self._outputs)
         # On the CPU these are the buffers, which are written again by the next run.
         return probabilities[: len(images)].copy(), scores[: len(images)].copy()
-
-
-def pinned_arrays(cudart: Any, gpu: int) -> Allocate:
-    """A maker of arrays in page-locked memory, which a GPU reads and writes by itself.
-
-    Args:
-        cudart: CUDA's runtime library, as ctypes loads it.
-        gpu: The number of the GPU.
-    """
-
-    def allocate(shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        address = ctypes.c_void_p()
-        status = cudart.cudaSetDevice(gpu) or cudart.cudaHostAlloc(ctypes.byref(address), ctypes.c_size_t(size), 0)
-        if status:
-            raise MemoryError(f"CUDA has no {size} bytes of page-locked memory (error {status})")
-        memory = (ctypes.c_char * size).from_address(address.value or 0)
-        # At the end of the process CUDA may be gone before it.
-        weakref.finalize(memory, cudart.cudaFreeHost, address).atexit = False
-        return np.frombuffer(memory, dtype).reshape(shape)
-
-    return allocate

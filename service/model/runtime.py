@@ -6,12 +6,9 @@ It runs whatever number of images it is given; batches are not its business.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import logging
 import os
 import re
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import DeviceMissing, ModelUnusable, NotReady, RuntimeMissing
-from service.model.bound_runs import BoundRuns, pinned_arrays
+from service.model import cuda
+from service.model.bound_runs import BoundRuns
 from service.model.devices import CUDA, ON_CPU, TENSORRT, GpuOptions, Plan, plan
 
 log = logging.getLogger(__name__)
@@ -29,11 +27,12 @@ Tensor = tuple[str, str, list[int]]
 INPUT: Tensor = ("image", "tensor(uint8)", [1, 28, 28])
 OUTPUTS: tuple[Tensor, ...] = (("probabilities", "tensor(float)", [10]), ("digit_score", "tensor(float)", []))
 OUTPUT_NAMES = tuple(name for name, _, _ in OUTPUTS)
-DRIVER = "libcuda.so.1"
+# What CUDA, cuDNN and cuBLAS say, in the midst of ONNX Runtime's own names and paths.
 FAILURE = re.compile(r"\w+ failure -?\d+: [^;\n]*")
 # What runs of so many take, 7 MB, is kept: to give it back costs page faults.
 MOST_KEPT_IMAGES = 128
-GPU_RUNS_AT_ONCE = 2  # the next images are copied while the last ones are computed
+# On a GPU the next images are copied while the last ones are computed.
+GPU_RUNS_AT_ONCE = 2
 
 Run = Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 
@@ -233,13 +232,12 @@ def _open_session(onnxruntime: Any, model: bytes, wanted: Plan, threads: int, *,
                 f"it needs {missing[0]}, ONNX Runtime offers only {', '.join(offered)} (install 'digitserve[gpu]' "
                 "instead of 'digitserve[cpu]')"
             )
-        _find_driver()
         # A node that the GPU does not take would run on the CPU without a word.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         if wanted.names[0] == TENSORRT and dict(wanted.providers)[CUDA]["use_tf32"] == "0":
             # TensorRT has no option for it; NVIDIA's libraries read this when they begin.
             os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
-        _load_cuda(onnxruntime)
+        cuda.load(onnxruntime, wanted.gpu)
     try:
         # Without enable_fallback=0 a failing provider is silently replaced by the CPU.
         session = onnxruntime.InferenceSession(model, options, providers=[*wanted.providers], enable_fallback=0)
@@ -252,21 +250,6 @@ def _open_session(onnxruntime: Any, model: bytes, wanted: Plan, threads: int, *,
     return session
 
 
-def _find_driver() -> None:
-    """NVIDIA's driver, without which ONNX Runtime says a great deal, and last of all that."""
-    try:
-        ctypes.CDLL(DRIVER)
-    except OSError as error:
-        raise DeviceMissing(f"there is no driver of NVIDIA's here ({error})") from None
-
-
-def _load_cuda(onnxruntime: Any) -> None:
-    """Load CUDA and cuDNN from where pip has put them, before a provider looks for them elsewhere."""
-    # What it has to say goes to standard output, which is for the welcome.
-    with contextlib.redirect_stdout(sys.stderr):
-        onnxruntime.preload_dlls()
-
-
 def _bind(onnxruntime: Any, sessions: Sequence[Any], wanted: Plan, max_run_images: int) -> BoundRuns:
     gpu = wanted.gpu or 0
     try:
@@ -276,16 +259,11 @@ def _bind(onnxruntime: Any, sessions: Sequence[Any], wanted: Plan, max_run_image
             max_run_images=max_run_images,
             device=("cuda", gpu),
             records=dict(wanted.providers)[CUDA]["enable_cuda_graph"] == "1",
-            allocate=pinned_arrays(_cudart(onnxruntime), gpu),
+            allocate=cuda.pinned_arrays(cuda.library(onnxruntime), gpu),
         )
     # Out of memory, a kernel that is missing, a device that is gone: of many types again.
     except Exception as error:
         raise DeviceMissing(f"the GPU fails on runs of up to {max_run_images} images: {_reason(error)}") from error
-
-
-def _cudart(onnxruntime: Any) -> Any:
-    """CUDA's runtime library, of the version that ONNX Runtime was built for and has loaded."""
-    return ctypes.CDLL(f"libcudart.so.{onnxruntime.cuda_version.partition('.')[0]}")
 
 
 def _check_signature(found: Sequence[Any], wanted: Sequence[Tensor], kind: str) -> None:
