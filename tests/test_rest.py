@@ -122,6 +122,8 @@ def test_null_stands_for_what_is_left_out_and_parameters_may_have_64_bits(
     status, answer = ask(server, "/v2/models/digits/infer", body)
     assert status == 200 and "id" not in answer
     assert [each["name"] for each in answer["outputs"]] == ["probabilities", "digit_score"]
+    for ready, expected in (None, 200), (True, 200), (1, 400):
+        assert ask(server, "/v2/repository/index", {"ready": ready})[0] == expected
 
 
 def test_bodies_as_mlserver_writes_them(server: ServerProcess, digits: Digits) -> None:

@@ -69,10 +69,11 @@ class _Rest:
 
     async def index(self, request: web.Request) -> web.Response:
         body = await in_time(request.read())
-        only_ready = read_object(body).get("ready", False) if body else False
-        if not isinstance(only_ready, bool):
+        only_ready = read_object(body).get("ready") if body else None
+        if not isinstance(only_ready, bool | None):
             raise InvalidRequest("'ready' is neither true nor false")
-        return web.json_response([plain(each) for each in (await self._inference.repository_index(only_ready)).models])
+        index = await self._inference.repository_index(bool(only_ready))
+        return web.json_response([plain(each) for each in index.models])
 
     async def load(self, request: web.Request) -> web.Response:
         message = pb.RepositoryModelLoadRequest(model_name=_model(request)[0])
