@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 
-from tests.test_batching import Gate, Record, make, numbered, settle
+import pytest
+
+from service.runs.queueing import Images
+from tests.test_batching import Gate, Numbers, Record, make, numbered, settle, tell_number
 
 
 async def test_whoever_comes_while_a_part_runs_is_next() -> None:
@@ -35,3 +40,18 @@ async def test_large_groups_take_turns_part_by_part() -> None:
     assert gate.seen == [[0], [10, 11], [20, 21], [12, 13], [22, 23], [14, 24]]
     assert [answer.answers.numbers for answer in answers] == [list(range(10, 15)), list(range(20, 25))]
     assert record.runs == [1, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness of threads")
+async def test_parts_of_large_groups_give_way_to_the_threads_that_bring_calls() -> None:
+    niceness: dict[int, int] = {}
+
+    def run(images: Images) -> Numbers:
+        niceness[len(images)] = os.getpriority(os.PRIO_PROCESS, 0) - os.getpriority(os.PRIO_PROCESS, os.getpid())
+        return tell_number(images)
+
+    async with make(run, max_run_images=4) as batcher:
+        await batcher.submit(numbered(1, 2, 3))
+        await batcher.submit(numbered(*range(8)))
+        await batcher.submit(numbered(1, 2))
+    assert niceness == {3: 0, 4: 4, 2: 0}

@@ -32,6 +32,9 @@ Ran = tuple[A | Exception, float]
 
 # Most runs in a turn. To hand a run over costs the event loop as much as three images cost the model.
 TURN_RUNS = 8
+# Of the thread that runs parts of large groups, which computes for milliseconds on end: Linux lets it, whoever wakes up
+# meanwhile, unless it is a little nice. Calls pass through three threads before they wait here.
+NICENESS = 4
 
 
 class Observer(Protocol):
@@ -93,6 +96,7 @@ class Batcher(Generic[A]):
         # Set while there is a reason to end a turn after the run in progress.
         self._is_wanted = False
         self._threads = Threads(self._run_turn, count=runs_at_once, name="model")
+        self._nice_threads = Threads(self._run_turn, count=runs_at_once, name="parts", niceness=NICENESS)
 
     async def __aenter__(self) -> Batcher[A]:
         self.start()
@@ -113,6 +117,7 @@ class Batcher(Generic[A]):
             await asyncio.gather(*self._loops)
         finally:
             self._threads.close()
+            self._nice_threads.close()
 
     @property
     def waiting_groups(self) -> int:
@@ -192,8 +197,9 @@ class Batcher(Generic[A]):
         """Run the model, once for each batch as far as the turn lasts, and hand every group its part of the answers."""
         self._is_wanted = False
         watched = self._watchdog.begin([part for batch in turn for part in batch])
+        threads = self._nice_threads if len(turn[0][0][0].images) > self._max_run_images else self._threads
         try:
-            ran = await self._threads.do((turn, watched))
+            ran = await threads.do((turn, watched))
         except BaseException:
             for batch in turn:
                 self._fail(batch, RuntimeError("the run of the model was broken off"))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -20,15 +22,17 @@ Result = TypeVar("Result")
 class Threads(Generic[Given, Result]):
     """Do one kind of work, several pieces at a time."""
 
-    def __init__(self, work: Callable[[Given], Result], *, count: int, name: str):
+    def __init__(self, work: Callable[[Given], Result], *, count: int, name: str, niceness: int = 0):
         """Start them.
 
         Args:
             work: Called in one of them.
             count: Threads.
             name: Theirs.
+            niceness: By how much they give way to the other threads of the process, as of `nice`; on Linux only.
         """
         self._work = work
+        self._niceness = niceness
         self._waiting: queue.SimpleQueue[tuple[Given, asyncio.Future[Result]] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._serve, name=f"{name}_{n}", daemon=True) for n in range(count)]
         for thread in self._threads:
@@ -48,6 +52,9 @@ class Threads(Generic[Given, Result]):
         return future
 
     def _serve(self) -> None:
+        if self._niceness and sys.platform == "linux":
+            # Of this thread, whatever POSIX says.
+            os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + self._niceness)
         while (job := self._waiting.get()) is not None:
             given, future = job
             tell: Callable[[Any], None] = future.set_result
