@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
-from service.pictures.convention import centre_of_mass, follows_convention, stroke_width, to_convention
+from service.pictures.convention import centre_of_mass, follows_convention, stroke_width, to_convention, widen
 from tests.mnist_files import read_images
 from tests.pictures import Pixels
 
@@ -62,3 +63,12 @@ def test_stroke_width_is_the_width_of_a_bar_however_it_lies() -> None:
     turned = np.asarray(Image.fromarray(straight).rotate(30, Image.Resampling.BICUBIC)).clip(0, 1)
     assert stroke_width(straight) == pytest.approx(2 * 800 / 180, abs=0.3)
     assert stroke_width(turned) == pytest.approx(2 * 800 / 180, rel=0.15)
+
+
+@pytest.mark.parametrize("radius", range(6))
+def test_strokes_are_widened_by_a_disc(radius: int) -> None:
+    ink = np.random.default_rng(radius).random((17, 30), np.float32)
+    down, right = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    disc = down**2 + right**2 <= (radius + 0.3) ** 2
+    expected = ndimage.grey_dilation(np.pad(ink, radius), footprint=disc, mode="constant")
+    assert np.array_equal(widen(ink, radius), expected)

@@ -74,7 +74,7 @@ def crop(ink: Field) -> Field:
 def enlarge(ink: Field) -> Field:
     """Bring the digit to the finer canvas, its strokes full, their edges sharp, and cut off what is no ink there."""
     # The paper around it lets strokes at the edge end within their pixels, and not at the pixels' edges.
-    ringed = np.pad(ink, 1) ** np.float32(GRAZED)
+    ringed = with_margin(ink, 1) ** np.float32(GRAZED)
     large = resize(ringed, round(DIGIT_SIDE * FINER * max(ringed.shape) / max(ink.shape)))
     peak = max(float(large.max()), 1e-6)
     return crop(np.asarray(((large / peak - EDGE_BEGINS) / (EDGE_ENDS - EDGE_BEGINS)).clip(0, 1), np.float32))
@@ -94,11 +94,13 @@ def stroke_width(ink: Field) -> float:
 
     The outline's length is the total variation of the ink (co-area formula), which needs no threshold.
     """
-    padded = np.zeros((ink.shape[0] + 2, ink.shape[1] + 2), np.float32)
-    padded[1:-1, 1:-1] = ink
+    padded = with_margin(ink, 1)
     corner = padded[:-1, :-1]
     down, right = padded[1:, :-1] - corner, padded[:-1, 1:] - corner
-    return float(2 * ink.sum() / max(np.sqrt(down**2 + right**2).sum(), 1e-6))
+    down *= down
+    right *= right
+    down += right
+    return float(2 * ink.sum() / max(np.sqrt(down, out=down).sum(), 1e-6))
 
 
 def even_stroke(ink: Field) -> Field:
@@ -118,20 +120,33 @@ def _pixels_a_side(wide: float, thin: float) -> int:
 
 def widen(ink: Field, radius: int) -> Field:
     """Grey dilation with a disc; the field grows by the radius on every side."""
-    padded = np.pad(ink, 2 * radius)
+    padded = with_margin(ink, 2 * radius)
     height, width = padded.shape[0] - 2 * radius, padded.shape[1] - 2 * radius
     wide = np.zeros((height, width), np.float32)
-    for down in range(-radius, radius + 1):
-        for right in range(-radius, radius + 1):
-            if down**2 + right**2 <= (radius + 0.3) ** 2:
-                np.maximum(wide, padded[radius + down :, radius + right :][:height, :width], out=wide)
+    # A disc is made of rows, the longest in its middle; each is the one before it and a pixel more on both sides.
+    row, half = padded[:, radius : radius + width].copy(), 0
+    for down in range(radius, -1, -1):
+        while (half + 1) ** 2 + down**2 <= (radius + 0.3) ** 2:
+            half += 1
+            for start in (radius - half, radius + half):
+                np.maximum(row, padded[:, start : start + width], out=row)
+        for start in {radius - down, radius + down}:
+            np.maximum(wide, row[start : start + height], out=wide)
     return wide
+
+
+def with_margin(ink: Field, width: int) -> Field:
+    """Paper added on every side."""
+    padded = np.zeros((ink.shape[0] + 2 * width, ink.shape[1] + 2 * width), np.float32)
+    padded[width : width + ink.shape[0], width : width + ink.shape[1]] = ink
+    return padded
 
 
 def narrow(ink: Field, radius: int) -> Field:
     """Grey erosion with a disc, which opens holes that a marker has nearly filled."""
-    paper = widen(1 - np.pad(ink, radius), radius)[2 * radius : -2 * radius or None, 2 * radius : -2 * radius or None]
-    return crop(1 - paper)
+    paper = widen(1 - with_margin(ink, radius), radius)
+    inner = slice(2 * radius, -2 * radius or None)
+    return crop(1 - paper[inner, inner])
 
 
 def whiten(ink: Field) -> Pixels:
