@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from PIL import Image
 from tests.load import asks, h2, plots, second_opinion
 from tests.load.measuring import Bench, measure
 from tests.load.report import Report
+from tests.load.targets import targets
 from tests.mnist_files import small_digits
 from tests.server_process import COMMAND, ServerProcess
 
@@ -67,12 +69,35 @@ def test_a_row_that_fails_says_why_and_the_others_are_kept(tmp_path: Path, capsy
         "127.0.0.1:8001 answered nothing in 4 s",
         "resident memory after it                              118.5 MB",
     ]
-    written = json.loads(report.write(tmp_path)[0].read_text())
+    figures, lines, _ = report.write(tmp_path)
+    assert lines.read_text().splitlines()[-3:] == printed
+    written = json.loads(figures.read_text())
     assert [figure["value"] for figure in written["figures"]] == [2000, 118.5]
+    assert written["figures"][0]["cpu_us"] == 123.4 and written["figures"][0]["latencies_ms"]["p50"] == 2
     assert written["failed"] == {
         "grpcio: raw image, 8 in flight": "NothingAnswered: 127.0.0.1:8001 answered nothing in 4 s"
     }
     assert written["machine"]["packages"].keys() >= {"digitserve", "onnxruntime"}
+
+
+def test_targets_are_reached_or_missed_and_told_of_what_was_measured() -> None:
+    report = Report()
+    report.calls("empty grpc.aio call, 32 in flight", LOAD, 100.0)
+    report.calls("grpcio: raw image, 32 in flight", LOAD, 150.0)
+    report.calls("grpcio: PNG file, 32 in flight", LOAD, 320.0)
+    report.add("floor", "ONNX Runtime in process, runs of 32", 45.0, "us CPU an image")
+    report.add("many images", "grpcio: ClassifyStream, raw images", 9000, "images/s", cpu_us=90.0)
+    report.add("start", "start to first right answer, median of 5", 0.5, "s")
+    told = {}
+    for target, of in targets(["grpcio", "native"]):
+        with contextlib.suppress(KeyError):
+            told[target.name] = (value := of(report.figures)), target.verdict(value)
+    assert told == {
+        "grpcio: raw image over an empty call, CPU": (1.5, "at most 1.8: reached"),
+        "grpcio: PNG file over a raw image, CPU": (170.0, "at most 160: MISSED"),
+        "grpcio: ClassifyStream, raw images, of in process": (50.0, "at least 60: MISSED"),
+        "start to first right answer": (0.5, "at most 0.8: reached"),
+    }
 
 
 def test_the_pictures_show_what_there_is(tmp_path: Path) -> None:
@@ -84,8 +109,8 @@ def test_the_pictures_show_what_there_is(tmp_path: Path) -> None:
                 report.point(panel, line, x, 100.0)
     report.floor("batch", "ONNX Runtime in process", 45.0)
     written = report.write(tmp_path)
-    assert [path.name for path in written] == ["bench.json", "bench.png", "bench-growth.png"]
-    for path in written[1:]:
+    assert [path.name for path in written] == ["bench.json", "bench.txt", "bench.png", "bench-growth.png"]
+    for path in written[2:]:
         with Image.open(path) as picture:
             assert len(np.unique(np.asarray(picture))) > 50
     growth = json.loads(written[0].read_text())["growth"]

@@ -34,7 +34,8 @@ def many_images(bench: Bench, server: ServerProcess, transport: str) -> None:
             done = bench.measure(server, ask, IN_FLIGHT)
             cpu_us = done.cpu_us / ask.images
             note = f"{cpu_us:.1f} us CPU an image, {bench.alone_us() / cpu_us:.0%} of it in process"
-            bench.report.add("many images", f"{transport}: {name}", done.rate * ask.images, "images/s", note)
+            rate = done.rate * ask.images
+            bench.report.add("many images", f"{transport}: {name}", rate, "images/s", note, cpu_us=cpu_us)
 
 
 def batch_sizes(bench: Bench, server: ServerProcess, transport: str) -> None:

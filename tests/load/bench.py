@@ -7,6 +7,7 @@ one does whose answers were wrong, and the others go on. Absolute figures drift 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from tests.load import batches, calls, h2, second_opinion, usage
 from tests.load.measuring import Bench
 from tests.load.report import Report
+from tests.load.targets import targets
 from tests.load.workers import workers
 from tests.mnist_files import small_digits
 
@@ -35,7 +37,11 @@ def main() -> None:
     report = Report()
     images, labels = small_digits("t10k")
     bench = Bench(options.server, options.seconds, images, int(labels[0]), report)
-    measure(bench, transports(options.transport), options.only)
+    measure(bench, asked := transports(options.transport), options.only)
+    for target, of in targets(asked):
+        with contextlib.suppress(KeyError):  # of a figure that was not measured
+            value = of(report.figures)
+            report.add("target", target.name, value, target.unit, target.verdict(value))
     for path in report.write(options.out):
         print(f"wrote {path}")
 

@@ -82,7 +82,8 @@ def single_calls(bench: Bench, server: ServerProcess, transport: str) -> None:
                 report.point("open loop", f"{transport}, {percent} %", share * 100, load.percentile_ms(percent))
             if share == NAMED_SHARE:
                 report.calls(f"{transport}: raw image, open loop, {share * rate:,.0f} calls/s", load, cpu_us)
-                report.add("open loop", "its p99 over the median of a lone call", load.percentile_ms(99) / lone_ms, "x")
+                times = load.percentile_ms(99) / lone_ms
+                report.add("open loop", f"{transport}: its p99 over the median of a lone call", times, "x")
 
 
 def _answered_at(bench: Bench, server: ServerProcess, ask: Ask, rate: float) -> tuple[h2.Load, float]:

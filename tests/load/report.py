@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -30,13 +30,17 @@ class Figure:
         value: The figure.
         unit: Of the value.
         note: Its ratio to another figure, or the rest of its distribution.
+        cpu_us: Microseconds of the server's CPU time for a call, or for an image of a batch, where known.
+        latencies_ms: Milliseconds by percentile, where known.
     """
 
     group: str
     name: str
     value: float
     unit: str
-    note: str
+    note: str = ""
+    cpu_us: float | None = None
+    latencies_ms: Mapping[str, float] | None = None
 
 
 class Report:
@@ -45,6 +49,7 @@ class Report:
     def __init__(self) -> None:
         """Start without any; says so if the machine has other things to do."""
         self._figures: list[Figure] = []
+        self._lines: list[str] = []
         self._failed: dict[str, str] = {}
         self._loads: dict[str, tuple[Load, float]] = {}
         self._growth: plots.Growth = {}
@@ -54,17 +59,29 @@ class Report:
                 f"load average {self._load_average:.1f}: this machine is busy, so read ratios, not figures", flush=True
             )
 
-    def add(self, group: str, name: str, value: float, unit: str, note: str = "") -> None:
+    def add(
+        self, group: str, name: str, value: float, unit: str, note: str = "", *, cpu_us: float | None = None
+    ) -> None:
         """Take a figure, and print it."""
-        self._figures.append(Figure(group, name, value, unit, note))
-        digits = 0 if value >= 1000 else 1 if value >= 10 else 2
-        print(f"{name:48} {value:10,.{digits}f} {unit:9} {note}".rstrip(), flush=True)
+        self._take(Figure(group, name, value, unit, note, cpu_us))
+
+    def _take(self, figure: Figure) -> None:
+        self._figures.append(figure)
+        digits = 0 if abs(figure.value) >= 1000 else 1 if abs(figure.value) >= 10 else 2
+        self._print(f"{figure.name:48} {figure.value:10,.{digits}f} {figure.unit:9} {figure.note}".rstrip())
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Those taken so far, by name."""
+        return {figure.name: figure for figure in self._figures}
 
     def calls(self, name: str, load: Load, cpu_us: float) -> None:
         """Take a load of single calls: calls a second, latencies, and CPU microseconds a call."""
         self._loads[name] = load, cpu_us
-        latencies = ", ".join(f"p{p:g} {load.percentile_ms(p):.2f}" for p in (50, 99, 99.9))
-        self.add("calls", name, load.calls / load.seconds, "calls/s", f"{cpu_us:7.1f} us CPU a call   {latencies} ms")
+        latencies = {f"p{p:g}": load.percentile_ms(p) for p in (50, 99, 99.9)}
+        times = ", ".join(f"{percent} {ms:.2f}" for percent, ms in latencies.items())
+        note = f"{cpu_us:7.1f} us CPU a call   {times} ms"
+        self._take(Figure("calls", name, load.calls / load.seconds, "calls/s", note, cpu_us, latencies))
 
     def point(self, panel: str, line: str, x: float | str, y: float) -> None:
         """Take a point of a line in a panel of the picture of growth; see `plots.PANELS`."""
@@ -81,17 +98,18 @@ class Report:
             yield
         except Exception as error:
             self._failed[name] = f"{type(error).__name__}: {error}"
-            print(f"{name:48} FAILED  {self._failed[name]}", flush=True)
+            self._print(f"{name:48} FAILED  {self._failed[name]}")
 
     def write(self, folder: Path, name: str = "bench") -> list[Path]:
-        """Write NAME.json, NAME.png of the calls and NAME-growth.png, those that there is something for.
+        """Write NAME.json, what was printed as NAME.txt, NAME.png of the calls, and NAME-growth.png of curves, if any.
 
         Returns:
             Their paths.
         """
         folder.mkdir(parents=True, exist_ok=True)
         (figures := folder / f"{name}.json").write_text(json.dumps(self._content(), indent=1))
-        written = [figures]
+        (lines := folder / f"{name}.txt").write_text("\n".join(self._lines) + "\n")
+        written = [figures, lines]
         if self._loads:
             plots.draw_calls(self._loads, path := folder / f"{name}.png")
             written.append(path)
@@ -99,6 +117,10 @@ class Report:
             plots.draw_growth(self._growth, path := folder / f"{name}-growth.png")
             written.append(path)
         return written
+
+    def _print(self, line: str) -> None:
+        self._lines.append(line)
+        print(line, flush=True)
 
     def _content(self) -> dict[str, object]:
         """All of it, for JSON."""

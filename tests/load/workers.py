@@ -34,5 +34,5 @@ def _measured(bench: Bench, name: str, transport: str, count: int, load_cpus: li
         ask, cpu = asks.raw(bench.images[0]), ",".join(map(str, load_cpus))
         done = bench.measure(server, ask, CONNECTIONS, cpu=cpu, connections=CONNECTIONS)
         note = f"{done.cpu_us:7.1f} us CPU a call   {usage.resident_mb(server.process.pid):.0f} MB"
-    bench.report.add("workers", name, done.rate, "calls/s", note)
+    bench.report.add("workers", name, done.rate, "calls/s", note, cpu_us=done.cpu_us)
     return done
