@@ -45,8 +45,8 @@ class Bodies:
     def __init__(self) -> None:
         """Start empty."""
         self.bytes = 0
-        # By the task of the call, with the time at which it began.
-        self._reading: dict[Task, float] = {}
+        # By the task of the call, with the time since which it is in the way of others, if it is.
+        self._reading: dict[Task, float | None] = {}
         self._waiting: Turns[_Waiting] = Turns()
         # Of calls that read for themselves.
         self._callers: set[str] = set()
@@ -58,17 +58,18 @@ class Bodies:
 
     def begin(self) -> bool:
         """Whether the request of this task's call may be read at once; then it counts until it has `arrived`."""
-        if self._is_full(MOST_AT_ONCE):
+        # Written out, since every call comes by here.
+        if len(self._reading) + self.bytes // MEGABYTE >= MOST_AT_ONCE:
             self._forget()
             if self._is_full(MOST_AT_ONCE):
                 return False
-        self._reading[asyncio.current_task()] = time.monotonic()
+        self._reading[asyncio.current_task()] = None
         return True
 
     def arrived(self) -> None:
         """The request of this task's call is complete."""
         self._reading.pop(asyncio.current_task(), None)
-        if self._waiting:
+        if self._looking:
             self._look()
 
     def hold(self, size: int) -> None:
@@ -104,7 +105,7 @@ class Bodies:
         """Wait until the request of this task's call may be read; False if too many do."""
         task = asyncio.current_task()
         if not self._is_full(MOST_AT_ONCE if caller in self._callers else MOST_OF_ALL):
-            self._reading[task] = time.monotonic()
+            self._reading[task] = None
             return True
         if len(self._waiting) >= MOST_WAITING:
             return False
@@ -123,16 +124,19 @@ class Bodies:
 
     def _forget(self) -> None:
         """Count those no more that ended unread or take too long."""
-        since = time.monotonic() - COUNTED_S
-        for task in [task for task, began in self._reading.items() if began < since or (task and task.done())]:
-            del self._reading[task]
+        now = time.monotonic()
+        for task, since in [*self._reading.items()]:
+            if (task and task.done()) or (since is not None and now - since > COUNTED_S):
+                del self._reading[task]
+            elif since is None:
+                self._reading[task] = now
 
     def _look(self) -> None:
         """Have as many go on as there is room for, now and later."""
         while self._waiting and not self._is_full(MOST_AT_ONCE):
             waiting = self._waiting.pop()
             if not waiting.turn.done():
-                self._reading[waiting.task] = time.monotonic()
+                self._reading[waiting.task] = None
                 waiting.turn.set_result(None)
         if self._waiting and not self._looking:
             self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look_again)
