@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def main() -> None:
     report = Report()
     images, labels = small_digits("t10k")
     bench = Bench(options.server, options.seconds, images, int(labels[0]), report)
+    # This process is a load as well.
+    os.sched_setaffinity(0, {bench.load_cpu})
     measure(bench, asked := transports(options.transport), options.only)
     for target, of in targets(asked):
         with contextlib.suppress(KeyError):  # of a figure that was not measured

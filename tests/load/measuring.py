@@ -98,18 +98,18 @@ class Bench:
     Attributes:
         seconds: Of each load.
         server_cpu: The server's core.
-        load_cpu: The load's core, which this process runs on.
+        load_cpu: The load's core.
+        cores: All there are.
         images: uint8 [N, 28, 28] to ask about.
         digit: What the first one shows.
         report: Where the figures go.
     """
 
     def __init__(self, command: Path, seconds: float, images: Pixels, digit: int, report: Report):
-        """Take a core for the server and one for the load, this process; the same where there is only one."""
+        """Choose a core for the server and one for the load; the same where there is only one."""
         self._command = command
         self.cores = sorted(os.sched_getaffinity(0))
         self.server_cpu, self.load_cpu = self.cores[0], self.cores[-1]
-        os.sched_setaffinity(0, {self.load_cpu})
         self.seconds, self.images, self.digit, self.report = seconds, images, digit, report
         self._alone: float | None = None
 
@@ -120,9 +120,10 @@ class Bench:
     def alone_us(self) -> float:
         """CPU microseconds of an image in ONNX Runtime without any server, measured once."""
         if self._alone is None:
+            before = os.sched_getaffinity(0)
             os.sched_setaffinity(0, {self.server_cpu})
             self._alone = in_process_cpu_us(self.images, self.seconds)
-            os.sched_setaffinity(0, {self.load_cpu})
+            os.sched_setaffinity(0, before)
         return self._alone
 
     def measure(
