@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 MEGABYTE = 1 << 20
 # Requests that are being read, and megabytes of large ones in progress, before further calls wait.
 MOST_AT_ONCE = 16
-# And before those wait whose callers have no other that had to.
+# Requests that are read before calls wait whose callers have no other that had to. What is in progress does not count:
+# small calls do not wait for the large ones of others.
 MOST_OF_ALL = 32
 # Calls that may wait. What is here of each is 64 kB at most.
 MOST_WAITING = 1024
@@ -61,7 +62,7 @@ class Bodies:
         # Written out, since every call comes by here.
         if len(self._reading) + self.bytes // MEGABYTE >= MOST_AT_ONCE:
             self._forget()
-            if self._is_full(MOST_AT_ONCE):
+            if self._is_full():
                 return False
         self._reading[asyncio.current_task()] = None
         return True
@@ -104,7 +105,7 @@ class Bodies:
     async def _wait(self, caller: str) -> bool:
         """Wait until the request of this task's call may be read; False if too many do."""
         task = asyncio.current_task()
-        if not self._is_full(MOST_AT_ONCE if caller in self._callers else MOST_OF_ALL):
+        if not self._is_full() or (caller not in self._callers and len(self._reading) < MOST_OF_ALL):
             self._reading[task] = None
             return True
         if len(self._waiting) >= MOST_WAITING:
@@ -119,8 +120,8 @@ class Bodies:
                 self._waiting.remove(waiting)
         return True
 
-    def _is_full(self, most: int) -> bool:
-        return len(self._reading) + self.bytes // MEGABYTE >= most
+    def _is_full(self) -> bool:
+        return len(self._reading) + self.bytes // MEGABYTE >= MOST_AT_ONCE
 
     def _forget(self) -> None:
         """Count those no more that ended unread or take too long."""
@@ -133,7 +134,7 @@ class Bodies:
 
     def _look(self) -> None:
         """Have as many go on as there is room for, now and later."""
-        while self._waiting and not self._is_full(MOST_AT_ONCE):
+        while self._waiting and not self._is_full():
             waiting = self._waiting.pop()
             if not waiting.turn.done():
                 self._reading[waiting.task] = None

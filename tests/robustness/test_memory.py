@@ -22,7 +22,13 @@ from tests.robustness import http2
 
 Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 OK, EXHAUSTED = grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED
-LARGE, SMALL = pb.ClassifyRequest(image=bytes(1 << 20)).SerializeToString(), b"small"
+SMALL = b"small"
+UNLIMITED = ("grpc.max_receive_message_length", -1)
+
+
+def large(megabytes: int = 1) -> bytes:
+    """A message of a little more."""
+    return pb.ClassifyRequest(image=bytes(megabytes << 20)).SerializeToString()
 
 
 class Request:
@@ -46,7 +52,7 @@ class Held:
         return request
 
     async def handle(self, request: Request, context: object) -> bytes:
-        is_large = request.data == LARGE
+        is_large = request.data != SMALL
         self.in_progress += is_large
         self.most = max(self.most, self.in_progress)
         try:
@@ -59,8 +65,8 @@ class Held:
 
 @contextlib.asynccontextmanager
 async def serving(held: Held, handle: Any, transport: str = "grpcio") -> AsyncIterator[tuple[str, CallInterceptor]]:
-    calls = CallInterceptor(Metrics(), None, max_message_bytes=2 << 20, holds_back=transport == "grpcio")
-    server = choose(transport, not_native=()).server([], [], max_waiting=9, on_refused=print)
+    calls = CallInterceptor(Metrics(), None, max_message_bytes=64 << 20, holds_back=transport == "grpcio")
+    server = choose(transport, not_native=()).server([UNLIMITED], [], max_waiting=9, on_refused=print)
     handler = grpc.unary_unary_rpc_method_handler(handle, held.parse, bytes)
     calls.before(server).add_registered_method_handlers("a.B", {"C": handler})
     port = server.add_insecure_port("127.0.0.1:0")
@@ -112,7 +118,7 @@ async def test_of_a_hundred_large_requests_a_few_are_read_at_a_time_and_all_are_
         connected(address) as greedy,
         connected(address) as modest,
     ):
-        calls = [greedy(LARGE, timeout=60) for _ in range(100)]
+        calls = [greedy(large(), timeout=60) for _ in range(100)]
         await until(lambda: held.in_progress >= bodies.MOST_AT_ONCE)
         for _ in range(20):
             assert await modest(SMALL, timeout=20) == b"answer"
@@ -122,11 +128,21 @@ async def test_of_a_hundred_large_requests_a_few_are_read_at_a_time_and_all_are_
     assert bodies.MOST_AT_ONCE <= held.most <= bodies.MOST_OF_ALL
 
 
+async def test_small_requests_do_not_wait_for_a_huge_one_of_another() -> None:
+    held = Held()
+    async with serving(held, held.handle) as (address, _), connected(address) as huge, connected(address) as modest:
+        call = huge(large(bodies.MOST_OF_ALL), timeout=60)
+        await until(lambda: bool(held.in_progress))
+        assert [await modest(SMALL, timeout=20) for _ in range(5)] == [b"answer"] * 5
+        held.may_answer.set()
+        assert await call == b"answer"
+
+
 async def test_those_who_wait_may_leave_and_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "MOST_WAITING", 10)
     held = Held()
     async with serving(held, held.handle) as (address, _), connected(address) as greedy:
-        calls = [greedy(LARGE, timeout=60) for _ in range(60)]
+        calls = [greedy(large(), timeout=60) for _ in range(60)]
         await until(lambda: sum(call.done() for call in calls) + held.in_progress + 10 == 60)
         assert {await call.code() for call in calls if call.done()} == {EXHAUSTED}
         left = [call for call in calls if not call.done()]
