@@ -19,7 +19,7 @@ IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 PIP := -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format protos model bench bench-peers fuzz chaos soak screenshots pictures image e2e gpu-check gpu-driver requirements sbom clean
+.PHONY: help setup run test test-slow test-hardened lint format protos model bench bench-peers fuzz chaos soak screenshots pictures image e2e gpu-check gpu-driver requirements sbom clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test: $(DEV)/ready  ## run the tests, with coverage (ARGS="--no-cov -n 0 -k batc
 
 test-slow: $(DEV)/ready  ## run the tests that take long
 	$(DEV)/bin/python -m pytest $(IN_PARALLEL) -m slow $(ARGS)
+
+test-hardened: $(DEV)/ready  ## run the tests as a restricted pod would: not root, no capabilities, read-only (Linux, as root)
+	tests/robustness/hardened.sh $(DEV)/bin/python -m pytest $(IN_PARALLEL) -m "not slow and not clients and not browser" -p no:cacheprovider --no-cov $(ARGS)
 
 lint: $(DEV)/ready $(PROTOS)/ready  ## style, types, and whether the generated code is what protoc makes
 	$(DEV)/bin/ruff check .

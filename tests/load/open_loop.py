@@ -93,7 +93,11 @@ def _run(lines: list[_Line], due: list[float]) -> Outcome:
         while sent < len(due) and due[sent] <= now:
             line = min(lines, key=lambda line: len(line.calls))
             if not line.has_room():
-                break
+                # A window may be used up without a call in progress.
+                others = [other for other in lines if other.has_room()]
+                if not others:
+                    break
+                line = others[0]
             line.call(due[sent])
             sent += 1
         for number, _ in poll.poll(0):
