@@ -22,7 +22,7 @@ from service.runs.turns import CALLER, Turns
 # Larger files are read one at a time: those behind one of them would wait for it while other threads are free.
 SMALL_BYTES = 2048
 # Small files that a thread is handed at a time, and seconds after which it gives back those it has not begun with.
-MOST_FILES = 16
+MOST_FILES = 32
 MOST_SECONDS = 0.002
 
 
