@@ -37,6 +37,7 @@ def test_chaos_leaves_a_good_caller_without_errors(attack: str) -> None:
     assert code == 0, output
 
 
+@pytest.mark.timeout(200)
 def test_t4_the_call_of_a_peer_whose_cable_is_pulled_ends_in_time() -> None:
     code, seen = half_open.run()
     if code == half_open.NOT_PERMITTED:
