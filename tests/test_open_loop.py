@@ -23,6 +23,5 @@ def test_every_call_of_an_open_loop_is_answered_or_refused() -> None:
 def test_what_arrives_while_no_call_has_room_is_sent_later() -> None:
     with ServerProcess() as server:
         # All of them are due at once, and a connection takes 100 at a time.
-        outcome = open_loop.run(server.grpc_address, IMAGE.path, IMAGE.body, rate=1e9, seconds=4e-7, connections=1)
-    assert outcome.answered.calls == 400
-    assert outcome.answered.latencies.shape == (400,)
+        outcome = open_loop.run(server.grpc_address, IMAGE.path, IMAGE.body, rate=1e9, seconds=1.5e-7, connections=1)
+    assert outcome.answered.latencies.shape == (outcome.answered.calls,) == (150,)
