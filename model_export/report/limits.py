@@ -22,7 +22,9 @@ def limits(accuracy: float) -> str:
 - **The digit score is no guard.** Letters that look like digits (O, l, S, Z), one in seven symbols and two in five
   halves of digits pass. 1 of 100 digits like MNIST's does not, and more of others: see the tables above.
 - **Some photographs are read wrongly or rejected.** Of pictures made for it, one in five with a hard, narrow shadow
-  across the digit and three in five with a pen beside it are rejected; a few of the first are misread with confidence.
+  across the digit, one in three in the shadow of blinds and three in five with a pen beside the digit are rejected; a
+  few of the first are misread with confidence. Rejected are also most digits that touch the printed frame around them.
+  In a picture cut out at its ink, strokes thick enough to cover most of it may be taken for the paper.
 
 Do not let it decide alone where a wrong digit harms somebody: payments, ballots, medical forms, doses, examinations.
 Have a person look at what is rejected or unsure, add a check that a wrong digit fails (a checksum, a second entry), and
