@@ -67,7 +67,7 @@ def serve(transport: str) -> int:
             server.ops_url = server.ops_url.replace("0.0.0.0", "127.0.0.1")
             with GoodCaller(f"127.0.0.1:{port}") as good:
                 print(port, file=peer.stdin, flush=True)
-                peer.stdout.readline()
+                assert peer.stdout.readline() == "gone\n"
                 began = time.monotonic()
                 while open_streams(server) and time.monotonic() - began < MOST * promised_s():
                     time.sleep(0.2)
