@@ -23,20 +23,13 @@ def has_too_many_fields(data: bytes, most: int = MOST_FIELDS) -> bool:
         for _ in range(most):
             if position >= end:
                 return False
-            kind = data[position] & 7
-            position = _after_varint(data, position)
+            tag, position = _varint(data, position)
+            kind = tag & 7
             if kind == LENGTH:
-                length, shift = 0, 0
-                while True:
-                    byte = data[position]
-                    position += 1
-                    length |= (byte & 0x7F) << shift
-                    if byte < 0x80:
-                        break
-                    shift += 7
+                length, position = _varint(data, position)
                 position += length
             elif kind == VARINT:
-                position = _after_varint(data, position)
+                _, position = _varint(data, position)
             elif kind == FOUR_BYTES:
                 position += 4
             elif kind == EIGHT_BYTES:
@@ -48,7 +41,17 @@ def has_too_many_fields(data: bytes, most: int = MOST_FIELDS) -> bool:
     return position < end
 
 
-def _after_varint(data: bytes, position: int) -> int:
-    while data[position] >= 0x80:
-        position += 1
-    return position + 1
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """The number at a place, and where it ends.
+
+    Raises:
+        IndexError: It does not end in the message, or not after the ten bytes that are the most for 64 bits: to put
+            together one of megabytes would take most of an hour.
+    """
+    number, shift = 0, 0
+    while (byte := data[position]) >= 0x80:
+        number |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if shift > 63:
+            raise IndexError(position)
+    return number | byte << shift, position + 1

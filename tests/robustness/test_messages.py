@@ -133,6 +133,12 @@ def test_i11_fields_are_counted_without_parsing(request: pb.ModelInferRequest) -
     assert not has_too_many_fields(b"\x0b" + data, fields)
 
 
+@pytest.mark.parametrize("before", [b"", b"\x0a", b"\x98\x06"], ids=["tag", "length", "number"])
+def test_i11_a_number_that_goes_on_for_megabytes_is_left_to_the_parser(before: bytes) -> None:
+    """Put together, it would hold the event loop for most of an hour, and the test would end by its time limit."""
+    assert not has_too_many_fields(before + b"\xff" * (8 << 20))
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_i8_i9_any_tensor_is_answered_or_refused_in_words(channel: grpc.Channel, data: st.DataObject) -> None:
