@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explain": {"classify", "client", "client_channel", "drawing", "drawing_details", "drawing_flow", "errors"},
     "explain_json": {"explaining", "layers"},
     "explain_messages": {"explaining", "layers", "protos"},
-    "explaining": {"classifier", "errors", "images", "layers", "occlusion", "steps", "versions"},
+    "explaining": {"classifier", "errors", "images", "layers", "occlusion", "steps", "threads", "versions"},
     "filters": set(),
     "gathering": {"metrics"},
     "gpu_metrics": set(),

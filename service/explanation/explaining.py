@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +25,7 @@ from service.explanation.occlusion import Occlusion, cover
 from service.model.versions import Version, Versions
 from service.pictures.images import ImageReader, Pixels
 from service.pictures.steps import Step, Steps
+from service.runs.threads import give_way
 
 Field = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
@@ -99,7 +97,7 @@ class Explainer:
         self._layers: dict[Version, tuple[Layer, ...] | str] = {}
         self._waiting = 0
         self._turn = asyncio.Lock()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="explain", initializer=_give_way)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="explain", initializer=give_way, initargs=(NICENESS,))
 
     def close(self) -> None:
         """Release the thread; call it when no request is in progress."""
@@ -230,9 +228,3 @@ def _layers_or_reason(model: bytes) -> tuple[Layer, ...] | str:
         return take_apart(model)[0].layers
     except NotImplementedYet as error:
         return str(error)
-
-
-def _give_way() -> None:
-    """Let the scheduler prefer every other thread; only Linux has a niceness for each."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

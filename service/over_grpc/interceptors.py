@@ -137,9 +137,10 @@ class CallInterceptor:
 
     def _reader(self, parse: Any, weighs: bool = False) -> Callable[[bytes], Any]:
         """A deserializer that returns what is wrong with a message: gRPC would tell the caller the name of a class."""
+        counts = weighs and self._holds_back
 
         def read(data: bytes) -> Any:
-            if weighs:
+            if counts:
                 self._bodies.arrived()
             if weighs and len(data) > LIGHT_BYTES:
                 if self._bodies.bytes + len(data) > self._max_queue_bytes:

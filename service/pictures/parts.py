@@ -41,6 +41,10 @@ class Runs:
     start: Indices
     end: Indices
 
+    def only(self, chosen: Mask) -> Runs:
+        """Some of them."""
+        return Runs(self.row[chosen], self.start[chosen], self.end[chosen])
+
 
 def find_runs(mask: Mask) -> Runs:
     """The runs of a mask of shape (height, width)."""
@@ -185,8 +189,7 @@ class Parts:
         """Where some of the parts are: bool (height, width)."""
         wanted = np.zeros(len(self.weight), bool)
         wanted[numbers] = True
-        chosen = wanted[self.label]
-        return paint(Runs(self.runs.row[chosen], self.runs.start[chosen], self.runs.end[chosen]), self.rise.shape)
+        return paint(self.runs.only(wanted[self.label]), self.rise.shape)
 
 
 def paint(runs: Runs, shape: tuple[int, ...]) -> Mask:
@@ -202,8 +205,7 @@ def filled(mask: Mask) -> Mask:
     outside = np.pad(~mask, 1, constant_values=True)
     runs = find_runs(outside)
     label = label_runs(runs, outside.shape[1])
-    first = label == label[0]
-    return ~paint(Runs(runs.row[first], runs.start[first], runs.end[first]), outside.shape)[1:-1, 1:-1]
+    return ~paint(runs.only(label == label[0]), outside.shape)[1:-1, 1:-1]
 
 
 def find_parts(rise: Field, threshold: float) -> Parts:

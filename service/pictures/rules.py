@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from service.pictures.parts import Runs, find_runs, paint
+from service.pictures.parts import find_runs, paint
 
 Field = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -61,7 +61,7 @@ def level_rules(rise: Field, mask: Mask, paths: Mask) -> Mask:
     length = across.end - across.start
     thickness = float(np.quantile(length[on_path], 0.75)) if on_path.any() else 0
     thin = on_path & (length <= 1.6 * thickness + 1)
-    rules = paint(Runs(across.row[thin], across.start[thin], across.end[thin]), mask.T.shape).T
+    rules = paint(across.only(thin), mask.T.shape).T
     if thickness > max(2, WIDEST * max(rise.shape)) or count_lines(rules) < FEWEST:
         return np.zeros_like(mask)
     # What is far darker than the lines is a stroke along one.

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.pictures.filters import between, shrink
-from service.pictures.parts import Runs, filled, find_runs, label_runs, paint
+from service.pictures.parts import filled, find_runs, label_runs, paint
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -78,8 +78,7 @@ def _largest(mask: Mask) -> Mask:
     if not len(runs.row):
         return mask
     label = label_runs(runs, mask.shape[1])
-    largest = label == np.bincount(label, runs.end - runs.start).argmax()
-    return paint(Runs(runs.row[largest], runs.start[largest], runs.end[largest]), mask.shape)
+    return paint(runs.only(label == np.bincount(label, runs.end - runs.start).argmax()), mask.shape)
 
 
 def _eroded(mask: Mask) -> Mask:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MIB = 1 << 20
-# Of a worker at work, 110 MB, and of the large requests that it may hold.
+# Of a worker at work, 125 MB, and of the large requests that it may hold.
 WORKER_BYTES = 192 * MIB
 # What version 1 says where there is no limit is a little less than this.
 NO_LIMIT_BYTES = 1 << 62

@@ -52,9 +52,8 @@ class Threads(Generic[Given, Result]):
         return future
 
     def _serve(self) -> None:
-        if self._niceness and sys.platform == "linux":
-            # Of this thread, whatever POSIX says.
-            os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + self._niceness)
+        if self._niceness:
+            give_way(self._niceness)
         while (job := self._waiting.get()) is not None:
             given, future = job
             tell: Callable[[Any], None] = future.set_result
@@ -67,6 +66,13 @@ class Threads(Generic[Given, Result]):
                 future.get_loop().call_soon_threadsafe(_tell, future, tell, outcome)
             # What was worked on is not kept until more comes.
             del job, given, future, tell, outcome
+
+
+def give_way(niceness: int) -> None:
+    """Let the scheduler prefer other threads to the one that calls, by so much; only Linux has a niceness for each."""
+    if sys.platform == "linux":
+        # Of this thread, whatever POSIX says.
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + niceness)
 
 
 def _tell(future: asyncio.Future[Any], tell: Callable[[Any], None], outcome: Any) -> None:
