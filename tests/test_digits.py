@@ -20,6 +20,7 @@ from protos import digits_pb2_grpc
 from service.errors import CallError, NotReady
 from service.over_grpc.digits import DigitClassifier
 from service.settings import bundled_models
+from tests.listening import listening
 from tests.pictures import Pixels, encode, on_paper
 from tests.server_process import ServerProcess, wait_until
 
@@ -174,14 +175,11 @@ async def test_the_callers_deadline_is_the_classifiers() -> None:
     about, draining = pb.GetModelResponse(), asyncio.Event()
     servicer = DigitClassifier(recorder, None, None, about_server=about, stream_window_images=1, draining=draining)  # type: ignore[arg-type]
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with listening(server) as address, grpc.aio.insecure_channel(address) as channel:
         stub = digits_pb2_grpc.DigitClassifierStub(channel)
         for timeout in (None, 50):
             with pytest.raises(grpc.aio.AioRpcError):
                 await stub.Classify(pb.ClassifyRequest(), timeout=timeout)
-    await server.stop(None)
     assert recorder.deadlines[0] is None
     assert recorder.deadlines[1] is not None
     assert 30 < recorder.deadlines[1] - time.monotonic() <= 51

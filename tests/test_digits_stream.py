@@ -18,6 +18,7 @@ from service.classifier import Answer, Prediction
 from service.observing.metrics import Metrics
 from service.over_grpc.digits import DigitClassifier
 from service.over_grpc.interceptors import CallInterceptor
+from tests.listening import listening
 from tests.pictures import Pixels, encode, on_paper
 from tests.server_process import ServerProcess, wait_until
 
@@ -122,9 +123,7 @@ async def test_draining_answers_everything_a_stream_has_given(is_whole: bool) ->
     about = pb.GetModelResponse()
     servicer = DigitClassifier(Slow(), None, None, about_server=about, stream_window_images=3, draining=calls.draining)  # type: ignore[arg-type]
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, calls.before(server))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with listening(server) as address, grpc.aio.insecure_channel(address) as channel:
         call = digits_pb2_grpc.DigitClassifierStub(channel).ClassifyStream()
         for n in range(2):
             await call.write(pb.ClassifyStreamRequest(id=str(n)))
@@ -139,4 +138,3 @@ async def test_draining_answers_everything_a_stream_has_given(is_whole: bool) ->
                 read.append(response.id)
         assert read == ["0", "1"]
         assert await call.code() == (grpc.StatusCode.OK if is_whole else grpc.StatusCode.UNAVAILABLE)
-    await server.stop(None)

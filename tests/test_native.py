@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from service.over_grpc.native import NativeServer
+from tests.listening import listening
 from tests.robustness import http2
 from tests.robustness.http2 import Connection
 
@@ -32,12 +33,8 @@ async def serving() -> AsyncIterator[tuple[NativeServer, str, list[str]]]:
     for path in (CALL, HEALTH):
         _, service, method = path.split("/")
         server.add_registered_method_handlers(service, {method: grpc.unary_unary_rpc_method_handler(answer)})
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield server, f"127.0.0.1:{port}", refused
-    finally:
-        await server.stop(None)
+    async with listening(server) as address:
+        yield server, address, refused
 
 
 def call(connection: Connection, path: str, streams: range, *, leave: bool = False) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterator
 
 from service.client import Client, Prediction
 from tests.load import asks, h2
 from tests.load.floors import median_seconds
+from tests.load.meanwhile import meanwhile
 from tests.load.measuring import Bench
 from tests.pictures import encode, on_paper
 from tests.server_process import ServerProcess
@@ -88,25 +87,7 @@ def neighbours(bench: Bench, server: ServerProcess, transport: str) -> None:
             alone = waits()
             bench.report.add("fairness", f"{transport}: lone caller, Python client", alone * 1000, "ms")
             for name, load in (("batches of 512", send_batches), ("explanations", lambda: other.explain(image))):
-                with bench.report.row(f"{transport}: the same beside {name}"), _without_pause(load):
+                with bench.report.row(f"{transport}: the same beside {name}"), meanwhile(load):
                     beside = waits()
                     note = f"{beside / alone:.1f} x"
                     bench.report.add("fairness", f"{transport}: the same beside {name}", beside * 1000, "ms", note)
-
-
-@contextlib.contextmanager
-def _without_pause(ask: Callable[[], object]) -> Iterator[None]:
-    """Meanwhile, another thread asks again and again."""
-    stopped = threading.Event()
-
-    def flood() -> None:
-        while not stopped.is_set():
-            ask()
-
-    flooding = threading.Thread(target=flood)
-    flooding.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        flooding.join()

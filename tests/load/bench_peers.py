@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import statistics
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from tests.load import h2, usage
 from tests.load.floors import in_process
+from tests.load.meanwhile import meanwhile
 from tests.load.measuring import measure
 from tests.load.peer_processes import OTHERS, OURS, Peer, PeerProcess
 from tests.load.report import Report
@@ -131,29 +131,15 @@ class PeerBench:
     def _start(self, peer: Peer) -> PeerProcess:
         return PeerProcess(peer, self._images[0], self._expected[0], str(self._server_cpu))
 
-    @contextlib.contextmanager
-    def _checked(self, server: PeerProcess) -> Iterator[None]:
+    def _checked(self, server: PeerProcess) -> contextlib.AbstractContextManager[None]:
         """Meanwhile, ask about other images now and then, all of which must be answered rightly."""
-        stopped, wrong = threading.Event(), list[Exception]()
+        others = itertools.cycle(range(CHECKED))
 
-        def watch() -> None:
-            at = 0
-            while not stopped.wait(CHECK_EVERY_S) and not wrong:
-                try:
-                    server.check(self._images[at % CHECKED], self._expected[at % CHECKED])
-                except Exception as error:
-                    wrong.append(error)
-                at += 1
+        def check() -> None:
+            at = next(others)
+            server.check(self._images[at], self._expected[at])
 
-        watching = threading.Thread(target=watch)
-        watching.start()
-        try:
-            yield
-        finally:
-            stopped.set()
-            watching.join()
-        if wrong:
-            raise wrong[0]
+        return meanwhile(check, every_s=CHECK_EVERY_S)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import grpc
 from protos import digits_pb2 as pb
 from service.over_grpc.grpcio_options import grpcio_options
 from service.settings import Settings
+from tests.listening import listening
 
 
 class Answering:
@@ -44,9 +45,5 @@ async def serving(**changed: int) -> AsyncIterator[tuple[str, Answering]]:
     )
     methods = grpc.method_handlers_generic_handler("digits.v1.DigitClassifier", {"Classify": classify})
     server.add_generic_rpc_handlers((methods,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}", answering
-    finally:
-        await server.stop(None)
+    async with listening(server) as address:
+        yield address, answering

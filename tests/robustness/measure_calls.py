@@ -19,6 +19,7 @@ import numpy as np
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
 from service.client import AsyncClient, ClassifyError
+from tests.listening import listening
 from tests.robustness.goodcaller import BLANK
 from tests.robustness.processes import resident_bytes
 from tests.server_process import ServerProcess
@@ -94,10 +95,8 @@ async def attempts() -> None:
     )
     methods = grpc.method_handlers_generic_handler("digits.v1.DigitClassifier", {"Classify": handler})
     server.add_generic_rpc_handlers((methods,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
     blank = np.zeros((28, 28), np.uint8)
-    async with AsyncClient(f"127.0.0.1:{port}") as client:
+    async with listening(server) as address, AsyncClient(address) as client:
         for _ in range(5):
             before, lost = asked, 0
             for _ in range(200):
@@ -107,7 +106,6 @@ async def attempts() -> None:
                     lost += 1
             a_call = (asked - before) / 200
             print(f"O13  200 calls, {FAILING_SHARE:.0%} of attempts fail: {a_call:.2f} attempts a call, {lost} lost")
-    await server.stop(None)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from service.observing.metrics import Metrics
 from service.over_grpc import bodies
 from service.over_grpc.interceptors import CallInterceptor
 from service.over_grpc.transport import choose
+from tests.listening import listening
 from tests.robustness import http2
 
 Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
@@ -69,12 +70,8 @@ async def serving(held: Held, handle: Any, transport: str = "grpcio") -> AsyncIt
     server = choose(transport, not_native=()).server([UNLIMITED], [], max_waiting=9, on_refused=print)
     handler = grpc.unary_unary_rpc_method_handler(handle, held.parse, bytes)
     calls.before(server).add_registered_method_handlers("a.B", {"C": handler})
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}", calls
-    finally:
-        await server.stop(None)
+    async with listening(server) as address:
+        yield address, calls
 
 
 @contextlib.asynccontextmanager
