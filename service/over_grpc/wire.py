@@ -5,14 +5,16 @@ from __future__ import annotations
 # A batch of 65,536 images, the most that can be set, and some more.
 MOST_FIELDS = 70_000
 
-VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
+VARINT, EIGHT_BYTES, LENGTH, GROUP, END_OF_GROUP, FOUR_BYTES = range(6)
 
 
 def has_too_many_fields(data: bytes, most: int = MOST_FIELDS) -> bool:
     """Whether a message has more fields than any request needs: empty ones take two bytes here, and a hundred parsed.
 
     Those inside its fields are not counted: none of our messages has others
-    in there that may be many. Of what is no message, the parser will tell.
+    in there that may be many. A group, which none of them has, counts as two,
+    its begin and its end, and what is inside it counts, too. No byte is looked
+    at twice. Of what is no message, the parser will tell.
 
     Args:
         data: The message.
@@ -34,7 +36,7 @@ def has_too_many_fields(data: bytes, most: int = MOST_FIELDS) -> bool:
                 position += 4
             elif kind == EIGHT_BYTES:
                 position += 8
-            else:
+            elif kind not in (GROUP, END_OF_GROUP):
                 return False
     except IndexError:
         return False

@@ -29,6 +29,7 @@ from protos import grpc_service_pb2 as oip
 from service.errors import CallError, ModelUnusable
 from service.model.manifest import Manifest
 from service.open_inference import tensors
+from service.over_grpc.wire import has_too_many_fields
 from service.pictures.images import FORMATS, ImageReader
 from service.settings import Settings
 from tests.robustness.bombs import saved
@@ -45,6 +46,7 @@ def images(data: bytes) -> None:
 
 def messages(data: bytes) -> None:
     """A request, as it comes from the wire, up to where pixels are handed to the model."""
+    has_too_many_fields(data)
     for kind in (digits_pb2.ClassifyRequest, digits_pb2.ClassifyBatchRequest, digits_pb2.ExplainRequest):
         kind.FromString(data)
     tensor_requests(data)
