@@ -35,7 +35,8 @@ class Callers:
     def __init__(self, address: str):
         """Begin to ask when entered."""
         self.answered = [0] * CALLERS
-        self.failed: list[str] = []
+        # The caller and the code of each call that failed.
+        self.failed: list[tuple[int, str]] = []
         self._address = address
         self._is_over = False
 
@@ -62,11 +63,14 @@ class Callers:
                     await stub.Classify(RAW_BLANK, wait_for_ready=True, timeout=30)
                     self.answered[caller] += 1
                 except grpc.aio.AioRpcError as error:
-                    self.failed.append(error.code().name)
+                    self.failed.append((caller, error.code().name))
 
 
 async def test_l5_a_killed_worker_takes_along_only_the_calls_it_held() -> None:
-    """L5: without a retry policy, each caller of the dead worker loses the one call it had in flight."""
+    """L5: without a retry policy, a caller of the dead worker loses what it sends until it sees the connection broken.
+
+    That is the call in flight, and at times one or two more, written before gRPC has read the end of the connection.
+    """
     with ServerProcess("--workers", "2") as server:
         pid = workers_of(server)[0]
         port = int(server.grpc_address.rpartition(":")[2])
@@ -75,8 +79,8 @@ async def test_l5_a_killed_worker_takes_along_only_the_calls_it_held() -> None:
             await asyncio.to_thread(end_worker, server, 0)
             await callers.more()
         assert held > 0
-        assert callers.failed == ["UNAVAILABLE"] * len(callers.failed)
-        assert len(callers.failed) <= held
+        assert {code for _, code in callers.failed} <= {"UNAVAILABLE"}
+        assert len({caller for caller, _ in callers.failed}) <= held
         assert server.metric("digitserve_worker_ends_total", how="ended") == 1
         assert server.get(f"{server.ops_url}/readyz") == "ok\n"
         code, stderr = await asyncio.to_thread(server.stop)
