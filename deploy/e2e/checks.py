@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from containers import DEPLOY, IMAGE, NETWORK, NODES, SERVICE, Podman, render, wait_for, wait_until_ready
+from containers import DEPLOY, IMAGE, SERVICE, Podman, render, wait_for, wait_until_ready
 from scraping import Prometheus, dashboard_queries
 
 SIZE_LIMIT_MB = 190
@@ -130,7 +130,7 @@ def proxies(podman: Podman) -> Iterator[None]:
         "envoy": [shutil.which("envoy") or "envoy", "-c", str(DEPLOY / "proxies" / "envoy.yaml"), "--concurrency", "1"],
     }
     for name, command in commands.items():
-        podman("run", "-d", "--name", name, "--network", f"{NETWORK}:alias={name}", "--rootfs", "/:O", *command)
+        podman.run_of_this_machine(name, *command)
     yield
     for name in commands:
         (podman.work / f"{name}.log").write_text(podman.logs(name))
@@ -166,7 +166,7 @@ def check_pods(podman: Podman, check: Table) -> None:
         # Of a pod that is stopped as a whole, podman takes the network away before the server has drained.
         podman("stop", "-t", GRACE_S, "digitserve-pod-0-digitserve")
         seconds = time.monotonic() - began
-        podman("pod", "rm", "-f", "digitserve-pod-0")
+        podman.remove_pod("digitserve-pod-0")
         time.sleep(5)
         check("roll, the old pod left in time", seconds < int(GRACE_S), f"{seconds:.1f} s of {GRACE_S}")
         check_losses(podman, check, "roll")
@@ -194,8 +194,7 @@ def main() -> None:
     """Check everything and print the table; exit code 1 if anything failed."""
     podman, check = Podman(Path(sys.argv[1])), Table()
     podman.clean_up()
-    for network in (NETWORK, NODES):
-        podman("network", "create", "--internal", network)
+    podman.open_networks()
     try:
         check_image(podman, check, base=sys.argv[2])
         check_pods(podman, check)

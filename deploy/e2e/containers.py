@@ -1,4 +1,4 @@
-"""Containers and pods of podman, on networks where names lead to them as in a cluster."""
+"""Containers and pods of podman, on a network where names lead to them as in a cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 
 DEPLOY = Path(__file__).resolve().parent.parent
 IMAGE = "localhost/digitserve:cpu"
-# The name that the proxies' settings ask for; here it is an alias on a network.
+# The name that the proxies' settings ask for.
 SERVICE = "digitserve.digitserve.svc.cluster.local"
 NETWORK = "digitserve-e2e"
 NODES = "digitserve-e2e-nodes"
@@ -55,6 +55,8 @@ class Podman:
     def __init__(self, work: Path):
         """Everything lies in this folder."""
         self.work = work
+        # What names lead to, as dnsmasq reads it, and whom containers ask for them.
+        self._hosts, self._resolv_conf = work / "hosts", work / "resolv.conf"
         store = ["--root", work / "store", "--runroot", work / "run", "--storage-driver", "overlay"]
         self._command = ["podman", *map(str, store)]
 
@@ -69,6 +71,28 @@ class Podman:
         command = [*self._command, *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
 
+    def open_networks(self) -> None:
+        """Make the networks, and start the name server of the one that calls go over.
+
+        It is not podman's own: when containers come and go, aardvark-dns 1.4 leaves queries unanswered, for 26 s once.
+        podman is not told so, since the host has no address on an internal network without names.
+        """
+        for network in (NETWORK, NODES):
+            self("network", "create", "--internal", network)
+        self._hosts.write_text("")
+        options = ["--keep-in-foreground", "--user=root", "--no-resolv", "--no-hosts", f"--addn-hosts={self._hosts}"]
+        mount = f"{self._hosts}:{self._hosts}:ro"
+        self("run", "-d", "--name", "dns", "--network", NETWORK, "-v", mount, "--rootfs", "/:O", "dnsmasq", *options)
+        self._resolv_conf.write_text(f"nameserver {self.address_of('dns')}\n")
+
+    def name(self, name: str, container: str) -> None:
+        """Let a name lead to a container, too."""
+        self._change_names(f"{self._hosts.read_text()}{self.address_of(container)} {name}\n")
+
+    def _change_names(self, hosts: str) -> None:
+        self._hosts.write_text(hosts)
+        self("kill", "-s", "HUP", "dns")
+
     def logs(self, container: str) -> str:
         """What a container has written, of both kinds."""
         done = self._run("logs", container)
@@ -76,8 +100,16 @@ class Podman:
 
     def run(self, name: str, *arguments: str | Path) -> None:
         """Start a container on the network, hardened."""
-        options = ["--name", name, "--pull", "never", "--no-healthcheck", "--network", NETWORK, *HARDENED]
+        options = ["--name", name, "--pull", "never", "--no-healthcheck", *self._network(), *HARDENED]
         self("run", "-d", *options, *arguments)
+
+    def run_of_this_machine(self, name: str, *command: str | Path) -> None:
+        """Start a program of this machine in a container on the network, which its name leads to."""
+        self("run", "-d", "--name", name, *self._network(), "--rootfs", "/:O", *command)
+        self.name(name, name)
+
+    def _network(self) -> tuple[str, ...]:
+        return "--network", NETWORK, "-v", f"{self._resolv_conf}:/etc/resolv.conf:ro"
 
     def address_of(self, container: str, network: str = NETWORK) -> str:
         """A container's address on a network."""
@@ -96,8 +128,16 @@ class Podman:
             infra = self("pod", "inspect", "-f", "{{.InfraContainerID}}", pod)
             addresses[pod] = self.address_of(infra, NODES)
             wait_until_ready(addresses[pod])
-            self("network", "connect", "--alias", SERVICE, NETWORK, infra)
+            self("network", "connect", NETWORK, infra)
+            self.name(SERVICE, infra)
         return addresses
+
+    def remove_pod(self, pod: str) -> None:
+        """Remove a pod; the service's name leads there no more."""
+        address = self.address_of(self("pod", "inspect", "-f", "{{.InfraContainerID}}", pod))
+        lines = self._hosts.read_text().splitlines(keepends=True)
+        self._change_names("".join(line for line in lines if line.split()[0] != address))
+        self("pod", "rm", "-f", pod)
 
     def _playable(self, name: str, replicas: int) -> Path:
         """The Deployment as `podman play kube` takes it."""
