@@ -7,6 +7,7 @@ server does, by SIGTERM, and takes the end of its supervisor for one.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -69,6 +70,8 @@ async def work(number: int, end: socket.socket) -> int:
 
 def main() -> None:
     """The process."""
+    # As a server alone does.
+    gc.freeze()
     number, end = int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sys.exit(runner.run(work(number, end)))

@@ -15,7 +15,6 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     Info,
     ProcessCollector,
     disable_created_metrics,
@@ -25,7 +24,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
-from service.observing.tallies import Distribution, Tally, Total
+from service.observing.tallies import Calls, Distribution, Level, MethodCalls, Tally, Total
 
 SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CONFIDENCE_BUCKETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
@@ -71,27 +70,6 @@ class _Elsewhere(Collector):
             yield family
 
 
-class MethodCalls:
-    """The series of one method. To look them up by their labels for every call would cost as much as to count."""
-
-    def __init__(self, started: Counter, handled: Counter, handling: Histogram, labels: tuple[str, str, str]):
-        self._started, self._handling = started.labels(*labels), handling.labels(*labels)
-        self._all_handled, self._labels = handled, labels
-        self._handled: dict[str, Counter] = {}
-
-    def started(self) -> None:
-        """A call arrived."""
-        self._started.inc()
-
-    def ended(self, code: str, seconds: float) -> None:
-        """A call ended with the status named `code`."""
-        handled = self._handled.get(code)
-        if handled is None:
-            handled = self._handled[code] = self._all_handled.labels(*self._labels, code)
-        handled.inc()
-        self._handling.observe(seconds)
-
-
 class Metrics:
     """The series, as methods named after what happened."""
 
@@ -100,21 +78,9 @@ class Metrics:
     def __init__(self) -> None:
         # Twice as many series otherwise, each with a time that nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._refused_calls: dict[str, MethodCalls] = {}
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        call = ("grpc_type", "grpc_service", "grpc_method")
-        self._started = Counter("grpc_server_started_total", "Calls begun.", call, registry=registry)
-        self._handled = Counter(
-            "grpc_server_handled_total", "Calls ended, by status code.", (*call, "grpc_code"), registry=registry
-        )
-        self._handling = Histogram(
-            "grpc_server_handling_seconds",
-            "Time from a call's start to its end.",
-            call,
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
-        )
+        self._calls = Calls(buckets=SECONDS_BUCKETS, registry=registry)
         self._queue_seconds = Distribution(
             "digitserve_queue_seconds",
             "Time images waited for the model, one observation per group of images submitted together.",
@@ -139,7 +105,7 @@ class Metrics:
             buckets=SECONDS_BUCKETS,
             registry=registry,
         )
-        self._queue_images = Gauge("digitserve_queue_images", "Images waiting for the model.", registry=registry)
+        self._queue_images = Level("digitserve_queue_images", "Images waiting for the model.", registry=registry)
         self._predictions = Tally(
             "digitserve_predictions", "Images classified, by digit.", "digit", known=DIGITS, registry=registry
         )
@@ -194,20 +160,18 @@ class Metrics:
 
     def calls_of(self, kind: str, service: str, method: str) -> MethodCalls:
         """The series of one method; `kind` is "unary" or "bidi_stream"."""
-        return MethodCalls(self._started, self._handled, self._handling, (kind, service, method))
+        return self._calls.of(kind, service, method)
 
     def refused(self, path: str) -> None:
         """The transport has refused a unary call."""
-        calls = self._refused_calls.get(path)
-        if calls is None:
-            _, service, method = path.split("/")
-            calls = self._refused_calls[path] = self.calls_of("unary", service, method)
+        _, service, method = path.split("/")
+        calls = self.calls_of("unary", service, method)
         calls.started()
         calls.ended("RESOURCE_EXHAUSTED", 0.0)
 
     def queue_changed(self, images: int) -> None:
         """This many more images wait for the model, or fewer."""
-        self._queue_images.inc(images)
+        self._queue_images.change(images)
 
     def model_ran(self, images: int, seconds: float, waits: Sequence[float]) -> None:
         """The model ran once, on groups of images that had waited this long."""

@@ -20,8 +20,8 @@ import pygrpc_native.aio
 from pygrpc_native._native import EVENT_CANCEL
 
 HEALTH = "/grpc.health.v1.Health/"
-# Calls begun in one pass of the event loop; a run of the model takes two or three passes.
-AT_ONCE = 16
+# Calls begun in one pass of the event loop, as many as a run of the model takes.
+AT_ONCE = 32
 # Kind of the event, number of the call, number of its method, and more.
 Event = tuple[Any, ...]
 
