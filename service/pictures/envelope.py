@@ -22,6 +22,9 @@ MOST_SCANS = 32
 MOST_TAGS = 256
 LARGEST_TILE_PIXELS = 1 << 20
 LARGEST_EXIF_BYTES = 1 << 16
+# Of a BMP file: the size of a header without what is looked at here, and a palette.
+OS2_BMP = (12).to_bytes(4, "little")
+MOST_COLOURS = 256
 
 PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 # JFIF, EXIF or XMP, and Adobe's, which tells how the colours are written.
@@ -44,6 +47,18 @@ def without_ballast(file: bytes) -> bytes:
         return next((look(file) for magic, look in LOOKS if file.startswith(magic)), file)
     except IndexError:
         raise InvalidImage(f"the image file of {len(file)} bytes ends before its picture begins") from None
+
+
+def webp_size(file: bytes) -> tuple[int, int] | None:
+    """Width and height that a WebP file claims, None of any other: Pillow makes room for its pixels by opening it."""
+    if not (file.startswith(b"RIFF") and file[8:12] == b"WEBP"):
+        return None
+    if file[12:16] == b"VP8X":
+        return 1 + int.from_bytes(file[24:27], "little"), 1 + int.from_bytes(file[27:30], "little")
+    if file[12:16] == b"VP8L":
+        sides = int.from_bytes(file[21:25], "little")
+        return 1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF)
+    return int.from_bytes(file[26:28], "little") & 0x3FFF, int.from_bytes(file[28:30], "little") & 0x3FFF
 
 
 def _png(file: bytes) -> bytes:
@@ -151,9 +166,15 @@ def _big_tiff(file: bytes) -> bytes:
 
 
 def _bmp(file: bytes) -> bytes:
+    if file[14:18] == OS2_BMP:
+        return file
     if int.from_bytes(file[30:34], "little") in (1, 2):
         # Pillow undoes it byte by byte in Python.
         raise InvalidImage("BMP files with run-length compression are not read; others are")
+    bits, colours = int.from_bytes(file[28:30], "little"), int.from_bytes(file[46:50], "little")
+    if bits <= 8 and colours > MOST_COLOURS:
+        # Pillow looks at each of up to 65,536.
+        raise InvalidImage(f"the BMP file has a palette of {colours} colours; at most {MOST_COLOURS} are read")
     return file
 
 

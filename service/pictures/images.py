@@ -9,19 +9,20 @@ decode; how ink is told from paper is in `ink`. It knows nothing of the model.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
 import threading
 import warnings
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
 
 from service.errors import InvalidImage
 from service.pictures.convention import SIDE, follows_convention, to_convention
-from service.pictures.envelope import LARGEST_EXIF_BYTES, without_ballast
+from service.pictures.envelope import LARGEST_EXIF_BYTES, webp_size, without_ballast
 from service.pictures.ink import find_ink
 from service.pictures.steps import Note, unnoted
 
@@ -58,6 +59,9 @@ class ImageReader:
     def __post_init__(self) -> None:
         # They say less than our errors do, and Python keeps each text that a file made up.
         warnings.filterwarnings("ignore", module=r"PIL\.")
+        # So does libtiff, on stderr and by itself: a thread that reads a file would wait for whoever reads that.
+        with contextlib.suppress(AttributeError, OSError):  # of a Pillow without it
+            ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
     def read(self, data: bytes, note: Note = unnoted) -> Pixels:
         """What the network sees of an image file.
@@ -95,11 +99,13 @@ class ImageReader:
     def _decode(self, data: bytes) -> Pixels:
         """Decode to grey or colours, after looking at the size the header claims."""
         try:
+            if size := webp_size(data):
+                self._check_pixels(*size)
             with Image.open(io.BytesIO(without_ballast(data)), formats=FORMATS) as image:
                 self._check_pixels(image.width, image.height)
                 is_reduced = image.format == "JPEG" and "progressive" not in image.info
                 is_large = image.width * image.height > LARGE_PIXELS and not is_reduced
-                with self._large if is_large else nullcontext():
+                with self._large if is_large else contextlib.nullcontext():
                     return _to_picture(image)
         except InvalidImage:
             raise

@@ -100,10 +100,11 @@ def _tiled(tile_width: int, tile_height: int) -> bytes:
     return tiff({tag: (4, 1, value) for tag, value in numbers.items()})
 
 
-def bmp_rle(side: int, runs: bytes) -> bytes:
-    """A BMP file with run-length compression."""
-    header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(runs), 0, 0, 256, 0) + bytes(1024)
-    return b"BM" + struct.pack("<IHHI", 14 + len(header) + len(runs), 0, 0, 14 + len(header)) + header + runs
+def bmp(side: int, pixels: bytes, *, is_packed: bool = False, colours: int = 256) -> bytes:
+    """A BMP file with a palette, and with run-length compression or without."""
+    header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, is_packed, len(pixels), 0, 0, colours, 0)
+    start = 14 + len(header) + 4 * colours
+    return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + bytes(4 * colours) + pixels
 
 
 def webp(width: int, height: int) -> bytes:
@@ -116,6 +117,13 @@ def webp(width: int, height: int) -> bytes:
     return bytes(file)
 
 
+def webp_head(kind: bytes, width: int, height: int) -> bytes:
+    """The beginning of a WebP file, lossy (VP8) or lossless (VP8L), without the signature of its picture."""
+    lossless = b"\0" + (width - 1 | height - 1 << 14).to_bytes(4, "little")
+    content = lossless if kind == b"VP8L" else bytes(6) + struct.pack("<HH", width, height)
+    return b"RIFF" + struct.pack("<I", 12 + len(content)) + b"WEBP" + kind + struct.pack("<I", len(content)) + content
+
+
 def noisy(side: int) -> Image.Image:
     """A picture that does not compress well."""
     noise = np.random.default_rng(0).integers(0, 256, (side // 8, side // 8, 3), np.uint8)
@@ -126,6 +134,9 @@ def noisy(side: int) -> Image.Image:
 REFUSED: Sequence[tuple[str, str, Callable[[], bytes], str]] = (
     ("I2", "PNG header of 65535 x 65535", lambda: png(65535, 65535, pixels=b"x"), "--max-image-pixels"),
     ("I2", "WebP canvas of 16383 x 16383", lambda: webp(16383, 16383), "--max-image-pixels"),
+    # Whoever asks Pillow first is told that these are no images.
+    ("I2", "WebP of 9000 x 9000", lambda: webp_head(b"VP8 ", 9000, 9000), "--max-image-pixels"),
+    ("I2", "WebP of 9000 x 9000, lossless", lambda: webp_head(b"VP8L", 9000, 9000), "--max-image-pixels"),
     ("I3", "13000 x 13000 grey PNG", lambda: png(13000, 13000, pixels=zeros(13000 * 13001)), "--max-image-pixels"),
     ("I3", "9400 x 9400 1-bit PNG", lambda: png(9400, 9400, 1, pixels=zeros(9400 * 1176)), "--max-image-pixels"),
     ("I3", "9400 x 9400 RGBA16 PNG", lambda: png(9400, 9400, 16, 6, pixels=zeros(9400 * 75201)), "--max-image-pixels"),
@@ -151,7 +162,8 @@ REFUSED: Sequence[tuple[str, str, Callable[[], bytes], str]] = (
     ("I4", "TIFF with LZMA", lambda: tiff({256: (4, 1, 28), 257: (4, 1, 28), 259: (3, 1, 34925)}), "compression 34925"),
     ("I4", "TIFF whose tile's width is a text", lambda: tiff({322: (2, 4, 1)}), "expected a number"),
     ("I4", "BigTIFF", lambda: b"II+\0\x08\0\0\0", "BigTIFF files are not read"),
-    ("I4", "BMP of 2,000,000 runs", lambda: bmp_rle(4000, b"\x01\0" * (MUCH // 2)), "run-length compression"),
+    ("I4", "BMP of 2,000,000 runs", lambda: bmp(4000, b"\x01\0" * (MUCH // 2), is_packed=True), "run-length"),
+    ("I4", "BMP of 65,536 colours", lambda: bmp(28, bytes(784), colours=65536), "a palette of 65536 colours"),
 )
 # What is read all the same, since all that made it dear is left out.
 READ: Sequence[tuple[str, str, Callable[[], bytes]]] = (

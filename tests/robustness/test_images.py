@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import struct
 import tracemalloc
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +18,11 @@ from PIL import Image
 from service.errors import InvalidImage
 from service.observing.metrics import Metrics
 from service.pictures.decoding import Decoder
-from service.pictures.envelope import without_ballast
+from service.pictures.envelope import webp_size, without_ballast
 from service.pictures.images import ImageReader
 from service.settings import Settings
 from tests.pictures import Pixels, encode
-from tests.robustness.bombs import READ, REFUSED, WELCOME, chunk, exif, jpeg_with, png, segment
+from tests.robustness.bombs import READ, REFUSED, WELCOME, chunk, exif, jpeg_with, png, saved, segment, tiff
 
 READER = ImageReader(Settings().max_image_bytes, Settings().max_image_pixels)
 PNG = encode(np.zeros((28, 28), np.uint8))
@@ -81,8 +83,24 @@ def test_i3_pictures_within_the_limits_are_welcome(make: Callable[[], bytes]) ->
     assert READER.read(make()).shape == (28, 28)
 
 
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": exif(1)}, {"lossless": True, "exif": exif(1)}])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_i2_the_size_of_a_webp_file_is_known_without_pillow(mode: str, options: dict[str, Any]) -> None:
+    picture = Image.new(mode, (301, 40), 7)
+    assert webp_size(saved(picture, "WEBP", **options)) == (301, 40)
+    assert webp_size(saved(picture, "WEBP", save_all=True, append_images=[picture], **options)) == (301, 40)
+    assert webp_size(saved(picture, "PNG")) is None
+
+
 def test_i3_an_ordinary_file_is_not_copied() -> None:
     assert without_ballast(PNG) is PNG
+
+
+def test_i4_a_bmp_file_of_os2_has_a_shorter_header() -> None:
+    """What a newer one says of the palette is the palette itself here: two colours, of which the second is white."""
+    head = struct.pack("<IHHI", 32 + 28 * 4, 0, 0, 32) + struct.pack("<IHHHH", 12, 28, 28, 1, 1)
+    paper = READER.read(b"BM" + head + b"\x14\x14\0\0\xff\xff" + b"\xff\xff\xff\xf0" * 28)
+    assert not paper.any()
 
 
 def test_i4_what_a_picture_needs_is_kept() -> None:
@@ -106,6 +124,13 @@ def test_i2_no_text_of_a_file_stays_in_pythons_list_of_warnings() -> None:
         with pytest.raises(InvalidImage):
             reader.read(REFUSED[2][2]())
     assert not seen
+
+
+def test_s1_libtiff_says_nothing_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    """It would wait for whoever reads that, and once 900 such files had come, no other was read."""
+    with pytest.raises(InvalidImage):
+        READER.read(tiff({256: (3, 1, 28), 257: (3, 1, 28), 259: (3, 1, 4), 284: (3, 1, 57)}))
+    assert capfd.readouterr().err == ""
 
 
 async def test_i3_large_pictures_are_decoded_one_at_a_time() -> None:
