@@ -226,6 +226,9 @@ class Settings:
                 raise InvalidSetting(
                     f"{names(name)} must be {' or '.join(allowed)} with --profile {self.profile}, not {value!r}"
                 )
+        for one, other in (("grpc_port", "http_port"), ("grpc_port", "ops_port"), ("http_port", "ops_port")):
+            if (port := getattr(self, one)) and port == getattr(self, other):
+                raise InvalidSetting(f"{names(one)} and {names(other)} are both {port}; each needs a port of its own")
         if bool(self.tls_cert_file) != bool(self.tls_key_file):
             raise InvalidSetting(f"{names('tls_cert_file')} and {names('tls_key_file')} need each other")
         if self.tls_client_ca_file and not self.tls_cert_file:
@@ -240,7 +243,6 @@ class Settings:
                 f"{names('max_image_bytes')} is {self.max_image_bytes}; it must be less than "
                 f"{names('max_message_bytes')} of {self.max_message_bytes}: a message holds an image and its envelope"
             )
-
         if self.gpu_precision == "fp16" and self.device != "tensorrt":
             raise InvalidSetting(f"{names('gpu_precision')} is fp16; that needs {names('device')} tensorrt")
         if self.gpu_graphs == "on" and (self.device == "tensorrt" or self.model_control != "none"):

@@ -160,6 +160,10 @@ def test_l1_while_draining_the_server_still_serves_and_says_it_is_leaving(worker
         (["--device", "tensorrt"], 3, "--device tensorrt does not work: it needs TensorrtExecutionProvider"),
         (["--host", "192.0.2.1"], 3, "cannot listen on 192.0.2.1 port 8002: Cannot assign requested address; choose"),
         (["--host", "no.such.host.invalid"], 3, "cannot listen on no.such.host.invalid port 8002: "),
+        (["--host", "no.such.host.invalid", "--workers", "2"], 3, "cannot listen on no.such.host.invalid port 8001: "),
+        (["--host", "a..b"], 3, "cannot listen on a..b port 8002: no address has a name like this; choose"),
+        (["--host", "a..b", "--workers", "2"], 3, "cannot listen on a..b port 8001: no address has a name like this"),
+        (["--grpc-port", "8000", "--workers", "2"], 2, "(DIGITSERVE_HTTP_PORT) are both 8000; each needs a port of"),
     ],
 )
 def test_a_failed_start_is_one_line_and_its_own_exit_code(flags: list[str], code: int, text: str) -> None:
@@ -171,6 +175,7 @@ def test_a_failed_start_is_one_line_and_its_own_exit_code(flags: list[str], code
     ended = subprocess.run([COMMAND, "serve", *ports, *flags], capture_output=True, text=True, timeout=60)
     assert ended.returncode == code
     assert text in ended.stderr
+    assert "Unknown error" not in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert ended.stdout == ""
 

@@ -39,6 +39,13 @@ def test_a_flag_wins_over_its_variable_and_the_variable_over_the_default() -> No
             "--drain-delay-s (DIGITSERVE_DRAIN_DELAY_S): must be between 0 and 3600, not nan",
         ),
         ({"grpc_port": "65536"}, {}, "--grpc-port (DIGITSERVE_GRPC_PORT): must be between 0 and 65535, not 65536"),
+        (
+            {"grpc_port": "8000"},
+            {},
+            "--grpc-port (DIGITSERVE_GRPC_PORT) and --http-port (DIGITSERVE_HTTP_PORT) are both 8000; each needs",
+        ),
+        ({"ops_port": "8001"}, {}, "--grpc-port (DIGITSERVE_GRPC_PORT) and --ops-port (DIGITSERVE_OPS_PORT) are both"),
+        ({"http_port": "9", "ops_port": "9"}, {}, "--http-port (DIGITSERVE_HTTP_PORT) and --ops-port (DIGITSERVE_OPS"),
         ({"device": "tpu"}, {}, "--device (DIGITSERVE_DEVICE): must be auto, cpu, cuda, cuda:N or tensorrt, not 'tpu'"),
         ({"device": "cuda:x"}, {}, "must be auto, cpu, cuda, cuda:N or tensorrt, not 'cuda:x'"),
         ({"on_device_missing": "ignore"}, {}, "must be one of fail, fallback, not 'ignore'"),
@@ -60,6 +67,11 @@ def test_a_wrong_value_is_named_with_what_would_be_right(
     with pytest.raises(InvalidSetting) as error:
         Settings.load(flags, environ)
     assert text in str(error.value)
+
+
+def test_several_ports_may_be_free_ones() -> None:
+    settings = Settings.load({"grpc_port": "0", "http_port": "0", "ops_port": "0"}, {})
+    assert (settings.grpc_port, settings.http_port, settings.ops_port) == (0, 0, 0)
 
 
 def test_help_names_every_flag_its_default_and_its_variable() -> None:

@@ -20,6 +20,8 @@ import pytest
 from protos import digits_pb2, digits_pb2_grpc
 from protos import grpc_service_pb2 as pb
 from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from service.errors import PortUnavailable
+from service.processes.ports import claim
 from tests.answering import answering, put
 from tests.server_process import COMMAND, ServerProcess, wait_until
 from tests.worker_processes import REPLACED_S, connections, end_worker, workers_of
@@ -125,6 +127,20 @@ def test_l10_a_port_that_a_stranger_would_share_is_taken_for_workers() -> None:
         ended = subprocess.run([COMMAND, "serve", "--workers", "2", *ports], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 3
     assert "Address already in use; choose another with --grpc-port" in ended.stderr
+
+
+def test_l10_of_two_servers_that_claim_a_port_at_the_same_time_one_is_refused() -> None:
+    """L10: nobody listens yet, and both would share it with their workers."""
+    with contextlib.ExitStack() as one, contextlib.ExitStack() as other:
+        port = claim(one, "127.0.0.1", 0, "--grpc-port")
+        with pytest.raises(PortUnavailable, match=f"port {port}: Address already in use; choose another with --grpc"):
+            claim(other, "127.0.0.1", port, "--grpc-port")
+        worker = one.enter_context(socket.socket())
+        worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        worker.bind(("127.0.0.1", port))
+        one.close()
+        # Whoever claimed it is gone, and it can be had again.
+        claim(other, "127.0.0.1", port, "--grpc-port")
 
 
 def test_a_token_is_needed_for_what_the_supervisor_answers_too(tmp_path: Path) -> None:

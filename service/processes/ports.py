@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import ssl
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,11 +89,8 @@ async def open_http(
     stack.push_async_callback(runner.cleanup)
     try:
         await web.TCPSite(runner, host, port, ssl_context=tls, reuse_port=shared).start()
-    except socket.gaierror as error:
-        raise _unavailable(host, port, str(error.strerror), flag) from None
-    except OSError as error:
-        # asyncio's own text repeats the address.
-        raise _unavailable(host, port, os.strerror(error.errno or 0), flag) from None
+    except (OSError, UnicodeError) as error:
+        raise _unavailable(host, port, _reason(error), flag) from None
     actual: int = runner.addresses[0][1]
     return actual
 
@@ -117,9 +115,19 @@ def claim(stack: contextlib.ExitStack, host: str, port: int, flag: str) -> int:
             port = keeping.getsockname()[1]
             # Only now: before, it would have let us share with strangers.
             keeping.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    except OSError as error:
-        raise _unavailable(host, port, os.strerror(error.errno or 0), flag) from None
+            if sys.platform == "linux":
+                # Which lets in a second claim like this one until workers listen; of this name there is only one.
+                stack.enter_context(socket.socket(socket.AF_UNIX)).bind(f"\0digitserve {address[0]} {port}")
+    except (OSError, UnicodeError) as error:
+        raise _unavailable(host, port, _reason(error), flag) from None
     return port
+
+
+def _reason(error: OSError | UnicodeError) -> str:
+    if isinstance(error, UnicodeError):
+        return "no address has a name like this"
+    # asyncio's own text repeats the address; the numbers of gaierror are not the system's.
+    return str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
 
 
 def _unavailable(host: str, port: int, reason: str, flag: str) -> PortUnavailable:
