@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
+import grpc
 import pytest
 
 from service.errors import QueueFull
+from service.observing.metrics import Metrics
+from service.over_grpc.interceptors import CallInterceptor
+from service.over_grpc.transport import Transport
 from service.runs.batching import Batcher
 from service.runs.queueing import Outcome
 from service.runs.turns import CALLER, Turns
+from tests.listening import listening
 from tests.test_batching import Gate, Numbers, make, numbered, settle
 
 
@@ -81,3 +88,36 @@ async def test_o10_a_caller_of_whom_nothing_waits_finds_room_in_a_full_queue() -
         gate.opened.set()
         await asyncio.gather(*tasks)
     assert len(gate.seen[1:]) == 5 and gate.seen[1:3] == [[0, 99], [97, 1]]
+
+
+async def test_o10_streams_of_several_callers_take_turns_whatever_carries_them(transport: str) -> None:
+    gate = Gate()
+    arrived: asyncio.Queue[int] = asyncio.Queue()
+    calls = CallInterceptor(Metrics(), None, max_message_bytes=10_000)
+    server = Transport(transport, "asked for").server([], [], max_waiting=99, on_refused=print)
+    async with make(gate, max_run_images=1) as batcher:
+
+        async def classify(requests: AsyncIterator[bytes], context: object) -> None:
+            async with asyncio.TaskGroup() as submitted:
+                async for request in requests:
+                    submitted.create_task(batcher.submit(numbered(*request)))
+                    arrived.put_nowait(request[0])
+
+        handler: Any = grpc.stream_stream_rpc_method_handler(classify, request_deserializer=bytes)
+        calls.before(server).add_registered_method_handlers("a.B", {"C": handler})
+        async with listening(server) as address, asyncio.timeout(60):
+
+            async def send(*numbers: int) -> None:
+                async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                    stream: Any = channel.stream_stream("/a.B/C")
+                    call = stream(bytes([number]) for number in numbers)
+                    assert await call.code() == grpc.StatusCode.OK
+
+            streams = [asyncio.create_task(send(0, 1, 2, 3, 4))]
+            assert [await arrived.get() for _ in range(5)] == [0, 1, 2, 3, 4]
+            streams += [asyncio.create_task(send(9))]
+            assert await arrived.get() == 9
+            await settle()
+            gate.opened.set()
+            await asyncio.gather(*streams)
+    assert gate.seen == [[0], [1], [9], [2], [3], [4]]

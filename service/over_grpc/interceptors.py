@@ -34,6 +34,8 @@ LIGHT_BYTES = 1 << 16
 # What gRPC's clients take, in milliseconds, for the time to their next attempt (gRFC A6).
 PUSHBACK = ("grpc-retry-pushback-ms", "100")
 HEALTH = "grpc.health.v1.Health"
+# The peer of every stream that the native transport hands to a server behind it: then each stream is a caller.
+ANONYMOUS = "unix:"
 
 
 class MethodObserver(Protocol):
@@ -178,7 +180,8 @@ class CallInterceptor:
 
         async def call(request: Any, context: Context) -> Any:
             began, code, text = time.monotonic(), "CANCELLED", ""
-            CALLER.set(context.peer())
+            peer = context.peer()
+            CALLER.set(f"{peer}{id(context)}" if peer == ANONYMOUS else peer)
             self._in_progress += 1
             self.idle.clear()
             observer.started()
