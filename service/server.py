@@ -195,6 +195,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
             log=request_log,
             max_image_bytes=settings.max_image_bytes,
             max_message_bytes=settings.max_message_bytes,
+            max_queue_bytes=settings.max_queue_bytes,
             keeps_connections=readiness.is_open,
         )
         if settings.page == "on":

@@ -179,7 +179,7 @@ class Settings:
         2048, "batching", "images that may wait; more are refused with RESOURCE_EXHAUSTED", between(1, 1_000_000)
     )
     max_queue_bytes: int = _setting(
-        64 * MIB, "batching", "bytes of large requests in progress; more are refused, too", between(MIB, 1 << 40)
+        64 * MIB, "batching", "bytes of large requests in progress, of gRPC and of HTTP each", between(MIB, 1 << 40)
     )
     max_run_s: float = _setting(10.0, "batching", "seconds until a run of the model is ended", between(0.1, 3600))
     max_call_s: float = _setting(60.0, "batching", "seconds that a call without a deadline gets", between(0.1, 3600))

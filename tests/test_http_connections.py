@@ -9,7 +9,6 @@ import socket
 
 import pytest
 
-from service.over_http import http_connections
 from service.processes import draining
 from service.server import running
 from tests.server_process import ServerProcess
@@ -99,17 +98,3 @@ async def test_a_request_that_arrives_while_the_port_closes_is_answered(monkeypa
     assert answered.startswith(b"HTTP/1.1 200") and b"Connection: close" in answered
     await leaving
     writer.close()
-
-
-@pytest.mark.parametrize("sent", [b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n", b"Content-Length: 9\r\n\r\nabc"])
-@pytest.mark.parametrize("path", [b"/v1/classify", b"/v2/models/digits/infer"])
-async def test_a_body_that_never_ends_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch, path: bytes, sent: bytes
-) -> None:
-    monkeypatch.setattr(http_connections, "BODY_S", 0.2)
-    async with running(free_ports()) as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.http_port)
-        writer.write(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\n" + sent)
-        answered = await reader.read()
-        writer.close()
-    assert answered.startswith(b"HTTP/1.1 408") and b"did not arrive within 0.2 s" in answered

@@ -251,7 +251,7 @@ def test_forms_that_are_not_acceptable(server: ServerProcess) -> None:
 def test_the_description_names_every_address(server: ServerProcess) -> None:
     status, description = ask(server, "/openapi.json")
     assert status == 200 and description == json.loads(OPENAPI.read_text())
-    limits = {"max_image_bytes": 1, "max_message_bytes": 1}
+    limits = {"max_image_bytes": 1, "max_message_bytes": 1, "max_queue_bytes": 1}
     app = web.public_app(None, None, None, None, log=None, **limits, keeps_connections=lambda: True)  # type: ignore[arg-type]
     routes = {
         (route.resource.canonical, route.method.lower())

@@ -101,6 +101,7 @@ async def test_every_error_has_its_http_status(error: Exception, status: int, co
         log=None,
         max_image_bytes=1000,
         max_message_bytes=2000,
+        max_queue_bytes=3000,
         keeps_connections=lambda: True,
     )
     async with TestClient(TestServer(app)) as client:

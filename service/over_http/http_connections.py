@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
 
 from aiohttp import web
 
-from service.errors import InvalidRequest
-
-Body = TypeVar("Body")
-
 # What is done with a request that aiohttp refuses by itself: its status in, the answer out.
 Refuse = Callable[[int, BaseException | None], web.Response]
-
-
-# Seconds in which the body of a request must arrive; aiohttp waits for ever, also where its framing broke meanwhile.
-BODY_S = 60.0
-
-
-class TooSlow(InvalidRequest):
-    """The body did not arrive in time; HTTP has a status of its own for that."""
-
-
-async def in_time(reading: Awaitable[Body]) -> Body:
-    """Read a body.
-
-    Raises:
-        TooSlow: It does not arrive within `BODY_S`.
-    """
-    try:
-        async with asyncio.timeout(BODY_S):
-            return await reading
-    except TimeoutError:
-        raise TooSlow(f"the body of the request did not arrive within {BODY_S:g} s") from None
 
 
 class Runner(web.AppRunner):

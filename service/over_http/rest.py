@@ -11,17 +11,19 @@ from aiohttp import web
 from protos import grpc_service_pb2 as pb
 from service.errors import InvalidRequest
 from service.open_inference.inference import Inference
-from service.over_http.http_connections import in_time
+from service.over_http.http_bodies import Bodies
 from service.over_http.rest_tensors import plain, read_object, read_request, write_response
 
 JSON_BYTES = "Inference-Header-Content-Length"
 # Reading numbers from more JSON than this, or writing more numbers than this, would keep the other callers waiting.
 LARGE_BYTES = 64 * 1024
+# What is said of models, which is read where all callers are answered.
+SMALL_BYTES = 4 * 1024
 
 
-def add_routes(app: web.Application, inference: Inference) -> None:
-    """Let an application answer everything below `/v2`."""
-    rest = _Rest(inference)
+def add_routes(app: web.Application, inference: Inference, bodies: Bodies, max_message_bytes: int) -> None:
+    """Let an application answer everything below `/v2`; `bodies` reads what it is asked."""
+    rest = _Rest(inference, bodies, max_message_bytes)
     app.router.add_get("/v2", rest.server)
     app.router.add_get("/v2/health/live", rest.live)
     app.router.add_get("/v2/health/ready", rest.ready)
@@ -40,8 +42,10 @@ def add_routes(app: web.Application, inference: Inference) -> None:
 class _Rest:
     """The handlers."""
 
-    def __init__(self, inference: Inference):
+    def __init__(self, inference: Inference, bodies: Bodies, max_message_bytes: int):
         self._inference = inference
+        self._bodies = bodies
+        self._max_message_bytes = max_message_bytes
 
     async def server(self, request: web.Request) -> web.Response:
         return web.json_response(plain(self._inference.server_metadata()))
@@ -68,8 +72,7 @@ class _Rest:
         return web.json_response(plain(await self._inference.model_statistics(*_model(request))))
 
     async def index(self, request: web.Request) -> web.Response:
-        body = await in_time(request.read())
-        only_ready = read_object(body).get("ready") if body else None
+        only_ready = (await self._said(request)).get("ready")
         if not isinstance(only_ready, bool | None):
             raise InvalidRequest("'ready' is neither true nor false")
         index = await self._inference.repository_index(bool(only_ready))
@@ -77,26 +80,33 @@ class _Rest:
 
     async def load(self, request: web.Request) -> web.Response:
         message = pb.RepositoryModelLoadRequest(model_name=_model(request)[0])
-        body = await in_time(request.read())
-        if body and read_object(body).get("parameters"):
+        if (await self._said(request)).get("parameters"):
             message.parameters["given"].SetInParent()
         await self._inference.load(message)
         return web.json_response({})
 
     async def unload(self, request: web.Request) -> web.Response:
-        await in_time(request.read())
+        await self._said(request)
         await self._inference.unload(pb.RepositoryModelUnloadRequest(model_name=_model(request)[0]))
         return web.json_response({})
 
     async def infer(self, request: web.Request) -> web.Response:
-        body = await in_time(request.read())
-        message, binary = await _run(len(body), read_request, body, _json_bytes(request), *_model(request))
-        response = await self._inference.infer(message, None)
+        most = self._max_message_bytes
+        too_large = f"the body has more bytes than the limit of {most} (--max-message-bytes)"
+        async with self._bodies.read(request, most, too_large) as body:
+            message, binary = await _run(len(body), read_request, body, _json_bytes(request), *_model(request))
+            response = await self._inference.infer(message, None)
         answer, json_bytes = await _run(response.ByteSize(), write_response, response, binary)
         if json_bytes is None:
             return web.Response(body=answer, content_type="application/json")
         headers = {JSON_BYTES: str(json_bytes)}
         return web.Response(body=answer, content_type="application/octet-stream", headers=headers)
+
+    async def _said(self, request: web.Request) -> dict[str, Any]:
+        """The small object that is the body of a request about models; empty where there is none."""
+        too_large = f"the body has more than the {SMALL_BYTES} bytes that this address takes"
+        async with self._bodies.read(request, SMALL_BYTES, too_large) as body:
+            return read_object(body) if body else {}
 
 
 async def _run(size: int, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,8 @@ from service.explanation.explaining import Explainer
 from service.observing.request_log import RequestLog
 from service.open_inference.inference import Inference
 from service.over_http import rest
-from service.over_http.http_connections import Refuse, TooSlow, in_time
+from service.over_http.http_bodies import Bodies, TooLarge, TooSlow
+from service.over_http.http_connections import Refuse
 from service.runs.turns import CALLER
 
 # The HTTP counterparts that google.rpc.Code gives its codes.
@@ -52,6 +54,7 @@ def public_app(
     log: RequestLog | None,
     max_image_bytes: int,
     max_message_bytes: int,
+    max_queue_bytes: int,
     keeps_connections: Callable[[], bool],
 ) -> web.Application:
     """`POST /v1/classify` and `/v1/explain`, the Open Inference Protocol below `/v2`, and `/openapi.json`.
@@ -59,10 +62,18 @@ def public_app(
     Every error is answered with `{"error": text, "code": name of the gRPC status}`. Once `keeps_connections` says no,
     answers tell their callers to make a new connection for the next request, which another server may take.
     """
+    bodies = Bodies(max_queue_bytes)
+
+    def picture(request: web.Request) -> AbstractAsyncContextManager[bytes]:
+        """The picture that is the body, or the first file of a form."""
+        too_large = f"the image has more bytes than the limit of {max_image_bytes} (--max-image-bytes)"
+        file = _file(request) if request.content_type == "multipart/form-data" else None
+        return bodies.read(request, max_image_bytes, too_large, file)
 
     async def classify(request: web.Request) -> web.Response:
         """A picture in, a prediction out."""
-        answer = await classifier.classify([await in_time(_picture(request, max_image_bytes))], Format.ENCODED)
+        async with picture(request) as image:
+            answer = await classifier.classify([image], Format.ENCODED)
         result = answer.results[0]
         if isinstance(result, InvalidImage):
             raise result
@@ -73,7 +84,8 @@ def public_app(
         weights = request.query.get("weights", "on")
         if weights not in ("on", "off"):
             raise InvalidRequest(f"weights is {weights[:40]!r}; expected on or off")
-        explanation = await explainer.explain(await in_time(_picture(request, max_image_bytes)), Format.ENCODED)
+        async with picture(request) as image:
+            explanation = await explainer.explain(image, Format.ENCODED)
         prediction = _prediction(explanation.prediction, explanation.model_version)
         body = await asyncio.to_thread(explain_json.write, explanation, prediction, with_weights=weights == "on")
         return web.Response(body=body, content_type="application/json")
@@ -83,8 +95,8 @@ def public_app(
         description["components"]["parameters"]["model"]["schema"]["enum"] = inference.model_names()
         return web.json_response(description)
 
-    around = _around(observer, log, max_message_bytes, keeps_connections)
-    app = web.Application(client_max_size=max_message_bytes, middlewares=[around])
+    around = _around(observer, log, keeps_connections)
+    app = web.Application(middlewares=[around])
     app.add_routes(
         [
             web.post("/v1/classify", classify),
@@ -92,7 +104,7 @@ def public_app(
             web.get("/openapi.json", openapi),
         ]
     )
-    rest.add_routes(app, inference)
+    rest.add_routes(app, inference, bodies, max_message_bytes)
     return app
 
 
@@ -108,34 +120,20 @@ def _prediction(prediction: Prediction, model_version: str) -> dict[str, Any]:
     }
 
 
-async def _picture(request: web.Request, max_bytes: int) -> bytes:
-    """The picture that is the body, or the first file of a form."""
+async def _file(request: web.Request) -> AsyncIterator[bytes]:
+    """The first file of a form, in pieces."""
     try:
-        if request.content_type != "multipart/form-data":
-            return await request.clone(client_max_size=max_bytes).read()
         async for part in await request.multipart():
             if isinstance(part, BodyPartReader) and part.filename is not None:
-                data = bytearray()
                 while chunk := await part.read_chunk():
-                    data += chunk
-                    if len(data) > max_bytes:
-                        raise web.HTTPRequestEntityTooLarge(max_bytes, len(data))
-                return bytes(data)
-    except web.HTTPRequestEntityTooLarge:
-        text = f"the image has more bytes than the limit of {max_bytes} (--max-image-bytes)"
-        raise TooLarge(text) from None
+                    yield chunk
+                return
     except (ValueError, AssertionError, HttpProcessingError):
         raise InvalidRequest("the body is no form that can be read; send one file, or the picture itself") from None
     raise InvalidRequest("the form holds no file; send one, or the picture itself as the body")
 
 
-class TooLarge(InvalidRequest):
-    """The body has more bytes than the limit; HTTP has a status of its own for that."""
-
-
-def _around(
-    observer: Observer, log: RequestLog | None, max_message_bytes: int, keeps_connections: Callable[[], bool]
-) -> Middleware:
+def _around(observer: Observer, log: RequestLog | None, keeps_connections: Callable[[], bool]) -> Middleware:
     """What happens around every request: errors become answers, and answers are counted and logged."""
 
     @web.middleware
@@ -152,9 +150,6 @@ def _around(
             response = _error(413, error.status, str(error))
         except CallError as error:
             response = _error(HTTP_STATUS[error.status], error.status, str(without_frames(error)))
-        except web.HTTPRequestEntityTooLarge:
-            text = f"the body has more bytes than the limit of {max_message_bytes} (--max-message-bytes)"
-            response = _error(413, "INVALID_ARGUMENT", text)
         except web.HTTPNotFound:
             response = _error(404, "NOT_FOUND", "there is nothing at this address; /openapi.json lists what there is")
         except web.HTTPMethodNotAllowed as error:
