@@ -15,11 +15,13 @@ GPU := .venv-gpu
 PROTOS := .venv-protos
 FUZZ := .venv-fuzz
 SBOM := .venv-sbom
+AUDIT := .venv-audit
+OSV ?= https://api.osv.dev/v1/query
 IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 PIP := -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-hardened lint format protos model bench bench-peers fuzz chaos soak screenshots pictures image e2e gpu-check gpu-driver requirements sbom clean
+.PHONY: help setup run test test-slow test-hardened lint format protos model bench bench-peers fuzz chaos soak screenshots pictures image e2e gpu-check gpu-driver requirements sbom audit clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,8 +113,13 @@ sbom: $(SERVE)/ready $(SBOM)/ready  ## list what the CPU server is made of, as C
 	@$(SBOM)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/digitserve.cdx.json $(SERVE)/bin/python
 	@echo "build/digitserve.cdx.json"
 
+audit: $(AUDIT)/ready  ## look up known weaknesses of everything that serves, at osv.dev (needs the network)
+	@$(AUDIT)/bin/python -c 'import requests; requests.post("$(OSV)", json={}, timeout=20)' 2>/dev/null || \
+		{ echo "nothing was looked up: $(OSV) cannot be reached" >&2; exit 1; }
+	$(AUDIT)/bin/pip-audit -s osv --osv-url $(OSV) --disable-pip --require-hashes -r requirements/serve-cpu.txt -r requirements/serve-gpu.txt
+
 clean:  ## remove the virtual environments and everything built
-	rm -rf $(SERVE) $(DEV) $(GPU) $(PROTOS) $(SBOM) .venv-clients .venv-fuzz .venv-peers .venv-perf_analyzer .venv-node .venv-browser .venv-envoy .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE) $(DEV) $(GPU) $(PROTOS) $(SBOM) $(AUDIT) .venv-clients .venv-fuzz .venv-peers .venv-perf_analyzer .venv-node .venv-browser .venv-envoy .venv-*.lock build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Each environment is made anew when what it is made from changes.
 $(SERVE)/ready: requirements/serve-cpu.txt pyproject.toml
@@ -153,6 +160,11 @@ $(PROTOS)/ready: requirements/protos.txt
 $(SBOM)/ready: requirements/sbom.txt
 	@$(call make_venv,$(SBOM))
 	@$(SBOM)/bin/python $(PIP) install -r requirements/sbom.txt
+	@touch $@
+
+$(AUDIT)/ready: requirements/audit.txt
+	@$(call make_venv,$(AUDIT))
+	@$(AUDIT)/bin/python $(PIP) install -r requirements/audit.txt
 	@touch $@
 
 define make_venv

@@ -10,7 +10,10 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
+from service.over_grpc.grpcio_options import grpcio_options
 from service.over_grpc.native import NativeServer
+from service.over_grpc.transport import Transport
+from service.settings import Settings
 from tests.listening import listening
 from tests.robustness import http2
 from tests.robustness.http2 import Connection
@@ -106,3 +109,11 @@ async def test_nothing_is_left_of_callers_who_leave_before_their_call_has_begun(
             await stub(b"")
         await asyncio.gather(*(held.task for held in server._calls.values() if held.task))
         assert not server._calls
+
+
+async def test_t4_a_peer_that_is_gone_is_given_as_long_as_over_grpcio() -> None:
+    options = grpcio_options(Settings())
+    server = Transport("native", "asked for").server(options, [], max_waiting=MAX_WAITING, on_refused=print)
+    assert isinstance(server, NativeServer)
+    times = (server._front_args["keepalive_time_ms"], server._front_args["keepalive_timeout_ms"])
+    assert times == (dict(options)["grpc.keepalive_time_ms"], dict(options)["grpc.http2.ping_timeout_ms"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import http.server
 import json
 import re
 import subprocess
 import sys
+import threading
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -125,6 +127,38 @@ def test_s11_the_bill_of_materials_lists_everything_that_is_installed(tmp_path: 
     listed = {(plain(each["name"]), each["version"]) for each in bom["components"]}
     assert bom["bomFormat"] == "CycloneDX"
     assert {(plain(each.name), each.version) for each in distributions()} <= listed
+
+
+class Weaknesses(http.server.BaseHTTPRequestHandler):
+    """osv.dev, as far as pip-audit asks it; it knows of one, in Pillow."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"]))).get("package", {})
+        ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "999"}]}]
+        known = {"id": "OSV-1", "modified": "2026-01-01T00:00:00Z", "affected": [{"package": asked, "ranges": ranges}]}
+        answer = json.dumps({"vulns": [known]} if asked.get("name") == "pillow" else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+@pytest.mark.slow
+def test_s11_known_weaknesses_are_looked_up_or_it_is_said_that_they_were_not() -> None:
+    environment("audit")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Weaknesses)
+    command = ["make", "audit", f"OSV=http://127.0.0.1:{server.server_port}/v1/query"]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert found.returncode and re.search(r"^pillow .* OSV-1 ", found.stdout, re.MULTILINE), found.stderr
+    alone = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert alone.returncode and "nothing was looked up" in alone.stderr
 
 
 def plain(name: str) -> str:

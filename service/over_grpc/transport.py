@@ -23,6 +23,8 @@ NATIVE_REFUSES = {
     "grpc.max_connection_age_ms",
     "grpc.max_connection_idle_ms",
 }
+# What does the same under another name. By default it waits 20 s for the answer to a ping.
+NATIVE_NAMES = {"grpc.http2.ping_timeout_ms": "grpc.keepalive_timeout_ms"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Transport:
             return grpc.aio.server(interceptors=interceptors, options=options)
         from service.over_grpc.native import NativeServer
 
-        known = [(name, value) for name, value in options if name not in NATIVE_REFUSES]
+        known = [(NATIVE_NAMES.get(name, name), value) for name, value in options if name not in NATIVE_REFUSES]
         return NativeServer(interceptors, known, max_waiting=max_waiting, on_refused=on_refused)
 
 
