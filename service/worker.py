@@ -1,7 +1,7 @@
 """One of several server processes that share their ports: `python -m service.worker NUMBER SOCKET`.
 
-What it shall do, it is told over the socket by its supervisor. It ends as any
-server does, by SIGTERM, and takes the end of its supervisor for one.
+What it shall do, it is told over the socket by its supervisor, also to end. A
+signal of its own, or the end of its supervisor, makes it end in the same way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import uvloop
 from service.errors import StartError
 from service.observing import logs
 from service.processes.line import Line
-from service.processes.signals import until_signalled
 from service.processes.supervised import Supervised
 from service.server import running
 from service.settings import Settings
@@ -29,22 +28,41 @@ log = logging.getLogger(__name__)
 
 
 async def work(number: int, end: socket.socket) -> int:
-    """Serve as the supervisor at the other end of the line says, until a signal or its end; returns the exit code."""
+    """Serve as the supervisor at the other end of the line says, until that or a signal ends it.
+
+    Returns:
+        The exit code.
+    """
     line = Line()
-    told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    started: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[Any] = loop.create_future()
+    started: asyncio.Future[dict[str, Any]] = loop.create_future()
+    leaving: asyncio.Future[None] = loop.create_future()
     serving = False
 
     async def start(said: Any) -> dict[str, Any]:
         told.set_result(said)
         return await started
 
+    def leave(why: str) -> None:
+        if not serving:
+            os._exit(128 + signal.SIGTERM)
+        # Said again, it changes nothing: what ends a control group signals the supervisor as well, which then says it,
+        # too. To end at once, on a second signal, is for that to decide.
+        if not leaving.done():
+            log.info("%s: draining", why)
+            leaving.set_result(None)
+
+    async def drain(_: Any) -> None:
+        leave("the supervisor says so")
+
     async def end_with_supervisor() -> None:
         await line.ended.wait()
-        os.kill(os.getpid(), signal.SIGTERM)
+        leave("the supervisor is gone")
 
-    line.answers["start"] = start
-    signalled = asyncio.create_task(until_signalled(lambda: serving))
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, leave, signum.name)
+    line.answers |= {"start": start, "drain": drain}
     await line.open(end)
     orphaned = asyncio.create_task(end_with_supervisor())
     said = await told
@@ -54,7 +72,7 @@ async def work(number: int, end: socket.socket) -> int:
         async with running(settings, Supervised(line, said["others"])) as server:
             serving = True
             started.set_result({"serves": server.serves})
-            await asyncio.wait([signalled, server.failed], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([leaving, server.failed], return_when=asyncio.FIRST_COMPLETED)
             failed = server.failed.exception() if server.failed.done() else None
     except StartError as error:
         orphaned.cancel()

@@ -6,6 +6,7 @@ The IDs are those of the list in docs/robustness.md.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import operator
 import os
@@ -22,6 +23,7 @@ from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
 from service.client import AsyncClient
 from tests.answering import answering, overflowing, put
+from tests.pictures import encode, on_paper
 from tests.server_process import COMMAND, ServerProcess, wait_until
 from tests.worker_processes import REPLACED_S, connections, end_worker, is_alive, workers_of
 
@@ -202,6 +204,40 @@ def test_a_second_signal_ends_all_workers_at_once() -> None:
         wait_until(lambda: not any(map(is_alive, workers.values())), REPLACED_S)
     assert code == 128 + signal.SIGTERM
     assert "SIGTERM: exiting at once" in stderr
+
+
+def test_l1_a_signal_to_all_processes_of_a_server_drains_as_one_to_its_supervisor_does() -> None:
+    """L1: as systemd ends a service. What a worker has heard already, it hears again from its supervisor."""
+    photo = encode(on_paper(np.eye(28, dtype=np.uint8) * 255, scale=60))
+    with (
+        ServerProcess("--workers", "2", "--drain-delay-s", "2") as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+    ):
+        call = digits_pb2_grpc.DigitClassifierStub(channel).ClassifyBatch.future(
+            pb.ClassifyBatchRequest(images=[photo] * 16), timeout=60
+        )
+        wait_until(lambda: server.metric("digitserve_decode_seconds_count") > 0)
+        workers = workers_of(server).values()
+        for pid in workers:
+            os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: server.metric("digitserve_ready") == 0)
+        for pid in (server.process.pid, *workers):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        assert len(call.result().results) == 16
+        server.process.wait(60)
+        code, stderr = server.stop()
+    assert code == 0
+    assert "exiting at once" not in stderr
+
+
+def test_a_server_told_to_end_while_a_worker_is_replaced_ends_in_order() -> None:
+    """The worker that is gone had nothing to finish any more, and the one that starts has nothing yet."""
+    with ServerProcess("--workers", "2") as server:
+        os.kill(workers_of(server)[0], signal.SIGKILL)
+        wait_until(lambda: server.metric("digitserve_worker_ends_total") == 1)
+        code, _ = server.stop()
+    assert code == 0
 
 
 def test_workers_do_not_outlive_their_supervisor() -> None:

@@ -107,6 +107,17 @@ class WorkerProcess:
         await self.wait()
         return served_s
 
+    async def drain(self) -> bool:
+        """Have it finish what it accepted, and end; returns whether it did."""
+        if not self.is_serving:
+            # It has accepted nothing, or has ended.
+            self.send(signal.SIGKILL)
+            await self.wait()
+            return True
+        with contextlib.suppress(LineClosed):
+            await self.line.ask("drain")
+        return await self.wait() == 0
+
     async def wait(self) -> int:
         """Wait for its end; returns its exit code, or the number of the signal that ended it as a negative one."""
         code = await self._process.wait()

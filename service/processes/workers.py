@@ -109,14 +109,12 @@ class Workers:
         for task in self._keeping:
             task.cancel()
         workers = [*self._workers.values()]
-        for worker in workers:
-            worker.send(signal.SIGTERM)
-        ending = [asyncio.create_task(worker.wait()) for worker in workers]
+        ending = [asyncio.create_task(worker.drain()) for worker in workers]
         done, late = await asyncio.wait(ending, timeout=timeout_s)
         if late:
             log.error("%d of %d workers did not finish within %g s and are ended", len(late), len(workers), timeout_s)
             await self.end()
-        return not late and all(task.result() == 0 for task in done)
+        return not late and all(task.result() for task in done)
 
     def kill(self) -> None:
         """End all at once."""
