@@ -125,7 +125,7 @@ class DeviceMissing(StartError):
 
 
 class PortUnavailable(StartError):
-    """A port cannot be listened on."""
+    """A port, or the socket behind it, cannot be listened on."""
 
 
 class SecretUnusable(StartError):

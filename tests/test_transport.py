@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,7 +13,7 @@ import pytest
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
-from service.errors import InvalidSetting, RuntimeMissing
+from service.errors import InvalidSetting, PortUnavailable, RuntimeMissing
 from service.over_grpc import transport as transport_module
 from service.over_grpc.transport import Transport, choose
 from service.settings import Settings
@@ -53,6 +55,23 @@ def test_native_that_is_asked_for_and_missing(missing: None) -> None:
 def test_native_that_is_asked_for_with_what_it_lacks(installed: None) -> None:
     with pytest.raises(InvalidSetting, match="--transport native has nothing for --token-file; leave that out, or use"):
         choose("native", not_native=["--token-file"])
+
+
+@pytest.mark.parametrize(
+    ("folder", "is_there", "reason"),
+    [("d" * 110, True, "its path is too long"), ("none", False, "No such file or directory")],
+)
+def test_native_needs_a_folder_for_a_unix_socket(
+    installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, is_there: bool, reason: str
+) -> None:
+    if is_there:
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / folder))
+    problem = f"the folder of temporary files cannot hold a Unix socket: {reason}"
+    assert choose("auto", not_native=[]) == Transport("grpcio", f"for the native transport, {problem}")
+    with pytest.raises(PortUnavailable) as error:
+        choose("native", not_native=[])
+    assert str(error.value) == f"--transport native: {problem}; set TMPDIR to another, or use --transport grpcio"
 
 
 def test_settings_tell_which_of_them_were_changed() -> None:

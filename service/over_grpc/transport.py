@@ -7,12 +7,15 @@ the CPU, without TLS and with fewer limits on connections.
 from __future__ import annotations
 
 import importlib.util
+import os
+import socket
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
 
-from service.errors import InvalidSetting, RuntimeMissing
+from service.errors import InvalidSetting, PortUnavailable, RuntimeMissing
 
 GRPCIO, NATIVE = "grpcio", "native"
 PACKAGE = "pygrpc_native"
@@ -74,6 +77,7 @@ def choose(asked: str, *, not_native: Sequence[str]) -> Transport:
     Raises:
         RuntimeMissing: It is asked for and not installed.
         InvalidSetting: It is asked for, together with what it lacks.
+        PortUnavailable: It is asked for, and cannot have the Unix socket that it needs.
     """
     if asked == GRPCIO:
         return Transport(GRPCIO, "asked for")
@@ -87,9 +91,28 @@ def choose(asked: str, *, not_native: Sequence[str]) -> Transport:
             raise InvalidSetting(
                 f"--transport native has nothing for {', '.join(not_native)}; leave that out, or use --transport grpcio"
             )
+        if problem := _socket_problem():
+            raise PortUnavailable(f"--transport native: {problem}; set TMPDIR to another, or use --transport grpcio")
         return Transport(NATIVE, "asked for")
     if not installed:
         return Transport(GRPCIO, "pygrpc-native is not installed")
     if not_native:
         return Transport(GRPCIO, f"the native transport has nothing for {', '.join(not_native)}")
+    if problem := _socket_problem():
+        return Transport(GRPCIO, f"for the native transport, {problem}")
     return Transport(NATIVE, "installed, and has all that is asked for")
+
+
+def _socket_problem() -> str:
+    """What keeps the native transport from the Unix socket over which it hands streams on; nothing where nothing does.
+
+    Callers are told, too, so that it names no path.
+    """
+    try:
+        # Names of the length that pygrpc-native gives.
+        with tempfile.TemporaryDirectory(prefix="pygrpc-native-") as folder, socket.socket(socket.AF_UNIX) as trial:
+            trial.bind(f"{folder}/fallback.sock")
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else "its path is too long"
+        return f"the folder of temporary files cannot hold a Unix socket: {reason}"
+    return ""
