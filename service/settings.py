@@ -44,6 +44,7 @@ def _setting(default: Any, group: str, help: str, check: Check | None = None) ->
 
 
 PORT = between(0, 65535)
+AGE = or_auto(between(1, 86400))
 # Above it, Pillow warns of a decompression bomb and then refuses by itself.
 PILLOWS_MAX_PIXELS = 89_478_485
 
@@ -77,9 +78,7 @@ class Settings:
     tls_cert_file: str = _setting("", "access", "PEM certificates of the server; every port speaks TLS then")
     tls_key_file: str = _setting("", "access", "PEM key that belongs to them")
     tls_client_ca_file: str = _setting(
-        "",
-        "access",
-        "PEM authorities; callers need a certificate of one, probes of the operations port excepted",
+        "", "access", "PEM authorities; callers need a certificate of one, probes of the operations port excepted"
     )
     token_file: str = _setting(
         "", "access", "file with a token a line; callers need one of them, health checks excepted"
@@ -196,13 +195,15 @@ class Settings:
     )
     max_batch_images: int = _setting(1024, "limits", "images in one ClassifyBatch call", between(1, 65536))
     max_message_bytes: int = _setting(8 * MIB, "limits", "bytes of one request message", between(1024, 1 << 30))
-
-    max_connections: int = _setting(1000, "limits", "gRPC connections at a time; more are closed", between(1, 100_000))
-    connection_age_s: float = _setting(
-        120.0, "limits", "seconds until a gRPC connection is to be made anew, to find new servers", between(1, 86400)
+    # By default they ask for nothing that the native transport lacks.
+    max_connections: int | Auto = _setting(
+        AUTO, "limits", "gRPC connections at a time; auto: 1000, or no limit with native", or_auto(between(1, 100_000))
     )
-    connection_grace_s: float = _setting(
-        3600.0, "limits", "seconds that the calls on such a connection get to finish", between(1, 86400)
+    connection_age_s: float | Auto = _setting(
+        AUTO, "limits", "until a gRPC connection is made anew, to find new servers; auto: 120, never with native", AGE
+    )
+    connection_grace_s: float | Auto = _setting(
+        AUTO, "limits", "seconds that the calls on such a connection get to finish; auto: 3600", AGE
     )
 
     drain_delay_s: float = _setting(

@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gathering": {"metrics"},
     "gpu_metrics": set(),
     "grpc_admission": {"request_log", "security"},
-    "grpcio_options": {"settings"},
+    "grpcio_options": {"setting_checks", "settings"},
     "http_admission": {"security"},
     "http_bodies": {"errors"},
     "http_connections": set(),

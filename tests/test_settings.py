@@ -56,6 +56,8 @@ def test_a_flag_wins_over_its_variable_and_the_variable_over_the_default() -> No
         ({"model_versions": "newest"}, {}, "must be latest:N, all, or numbers such as 1,3, not 'newest'"),
         ({"workers": "0"}, {}, "--workers (DIGITSERVE_WORKERS): must be between 1 and 256, not 0"),
         ({"workers": "many"}, {}, "--workers: must be a whole number or auto, not 'many'"),
+        ({"max_connections": "0"}, {}, "--max-connections (DIGITSERVE_MAX_CONNECTIONS): must be between 1 and 100000"),
+        ({"connection_age_s": "old"}, {}, "--connection-age-s: must be a number or auto, not 'old'"),
         ({"threads": "auto"}, {}, "--threads: must be a whole number, not 'auto'"),
         ({"max_batch_images": "4096"}, {}, "a full batch could never be accepted"),
         ({"max_message_bytes": "1048576"}, {}, "a message holds an image and its envelope"),

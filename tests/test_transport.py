@@ -15,7 +15,9 @@ from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
 from service.errors import InvalidSetting, PortUnavailable, RuntimeMissing
 from service.over_grpc import transport as transport_module
+from service.over_grpc.grpcio_options import grpcio_options
 from service.over_grpc.transport import Transport, choose
+from service.server import NOT_NATIVE
 from service.settings import Settings
 from tests.server_process import ServerProcess
 
@@ -77,6 +79,13 @@ def test_native_needs_a_folder_for_a_unix_socket(
 def test_settings_tell_which_of_them_were_changed() -> None:
     settings = Settings(max_batch_images=7)
     assert settings.changed("max_batch_images", "max_image_bytes") == ["--max-batch-images"]
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--max-connections", "1000"), ("--connection-age-s", "120")])
+def test_auto_takes_grpcio_for_what_native_lacks_also_where_the_value_is_that_of_auto(flag: str, value: str) -> None:
+    settings = Settings.load({flag.removeprefix("--").replace("-", "_"): value}, {})
+    assert settings.changed(*NOT_NATIVE) == [flag]
+    assert grpcio_options(settings) == grpcio_options(Settings())
 
 
 def test_the_transport_is_told_by_call_and_metric(

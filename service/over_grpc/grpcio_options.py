@@ -6,7 +6,13 @@ gRPC ignores a name it does not know without a word, so that
 
 from __future__ import annotations
 
+from service.setting_checks import AUTO
 from service.settings import Settings
+
+# What is taken where the settings leave it to us.
+MAX_CONNECTIONS = 1000
+CONNECTION_AGE_S = 120.0
+CONNECTION_GRACE_S = 3600.0
 
 
 def grpcio_options(settings: Settings, *, shared: bool = False) -> list[tuple[str, int]]:
@@ -16,6 +22,7 @@ def grpcio_options(settings: Settings, *, shared: bool = False) -> list[tuple[st
         settings: Of the server.
         shared: Whether it is one of several workers, which share a port.
     """
+    connections, age, grace = settings.max_connections, settings.connection_age_s, settings.connection_grace_s
     return [
         # By default a second server on the same port would silently share the calls.
         ("grpc.so_reuseport", int(shared)),
@@ -27,7 +34,7 @@ def grpcio_options(settings: Settings, *, shared: bool = False) -> list[tuple[st
         ("grpc.http2.max_deallocating_streams", 200),
         # Otherwise windows grow, and with them what callers can have us hold.
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS if connections == AUTO else connections),
         # Whoever connects and says nothing, or too little.
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.http2.settings_timeout", 10_000),
@@ -39,6 +46,6 @@ def grpcio_options(settings: Settings, *, shared: bool = False) -> list[tuple[st
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.max_connection_idle_ms", 300_000),
         # Has clients connect anew, and so find servers that are new. Calls in progress go on until the grace is over.
-        ("grpc.max_connection_age_ms", round(settings.connection_age_s * 1000)),
-        ("grpc.max_connection_age_grace_ms", round(settings.connection_grace_s * 1000)),
+        ("grpc.max_connection_age_ms", round((CONNECTION_AGE_S if age == AUTO else age) * 1000)),
+        ("grpc.max_connection_age_grace_ms", round((CONNECTION_GRACE_S if grace == AUTO else grace) * 1000)),
     ]
