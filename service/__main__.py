@@ -129,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("images", nargs="*", type=Path, metavar="FILE", help="image files (default: the ten examples)")
     bench.add_argument("--seconds", type=float, default=10.0, help="how long (default: 10)")
     bench.add_argument("--in-flight", type=int, default=8, help="calls at a time (default: 8)")
+    bench.add_argument("--connections", type=int, default=16, help="over which they go, at most so many (default: 16)")
     bench.add_argument("--rate", type=float, help="calls a second, whether answers come or not, instead of --in-flight")
     bench.add_argument("--plot", type=Path, metavar="FILE", help="write a histogram as a PNG file (needs matplotlib)")
     add_flags(bench)
@@ -250,12 +251,13 @@ def _bench(args: argparse.Namespace) -> int:
 
     from service.commands.bench import Load, draw
 
-    if not (args.seconds > 0 and args.in_flight > 0 and (args.rate is None or args.rate > 0)):
-        raise DigitserveError("--seconds, --in-flight and --rate must be more than 0")
+    if not (min(args.seconds, args.in_flight, args.connections) > 0 and (args.rate is None or args.rate > 0)):
+        raise DigitserveError("--seconds, --in-flight, --connections and --rate must be more than 0")
     pictures = [content(path) for path in args.images or sorted(EXAMPLES.glob("*.png"))]
     load = Load(pictures, args.address, timeout_s=args.timeout_s, access=access(args))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        figures = runner.run(load.run(args.seconds, in_flight=args.in_flight, rate=args.rate))
+        how = {"in_flight": args.in_flight, "rate": args.rate, "connections": args.connections}
+        figures = runner.run(load.run(args.seconds, **how))
     for line in figures.lines():
         print(line)
     if args.plot and figures.latencies:

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 
 from service.__main__ import EXAMPLES
-from service.commands.bench import Figures
 from tests.pictures import encode
 from tests.server_process import COMMAND, ServerProcess
 
@@ -247,7 +246,7 @@ def test_bench_tells_how_many_calls_were_answered_and_how_fast(ask: dict[str, st
     done = run("bench", "--seconds", "0.5", "--in-flight", "4", "--plot", plot, environ=ask)
     assert done.returncode == 0, done.stderr
     calls, times, *_ = done.stdout.splitlines()
-    assert re.fullmatch(r"[1-9]\d* calls answered in \d+\.\d s, [\d,]+ a second; 4 in flight", calls)
+    assert re.fullmatch(r"[1-9]\d* calls answered in \d+\.\d s, [\d,]+ a second; 4 in flight, 4 connections", calls)
     assert re.fullmatch(r"p50 [\d.]+ ms, p90 [\d.]+ ms, p99 [\d.]+ ms, p99.9 [\d.]+ ms", times)
     assert plot.read_bytes().startswith(b"\x89PNG")
 
@@ -255,29 +254,6 @@ def test_bench_tells_how_many_calls_were_answered_and_how_fast(ask: dict[str, st
 def test_bench_at_a_rate_makes_as_many_calls_as_are_due(ask: dict[str, str]) -> None:
     done = run("bench", EXAMPLES / "six.png", "--seconds", "0.5", "--rate", "40", environ=ask)
     assert done.stdout.startswith("20 calls answered in ")
-
-
-def test_bench_says_when_the_client_and_not_the_server_was_measured() -> None:
-    latencies = [0.010] * 99 + [0.100]
-    kept = Figures("100 a second were due", 1.0, 0.5, latencies, late=[0.0001] * 99 + [0.019])
-    assert len([*kept.lines()]) == 2
-    late = Figures("100 a second were due", 1.0, 0.5, latencies, late=[0.003] * 100, not_begun=7)
-    left, doubt = [*late.lines()][2:]
-    assert left == "7 calls that were due were not begun by the end"
-    assert doubt.startswith("this client did not keep the rate: half of the calls began 3.0 ms or more")
-    busy = Figures("8 in flight", 1.0, 0.97, latencies)
-    assert [*busy.lines()][2].startswith("this client used 97% of a core and may be slower than the server")
-
-
-def test_bench_counts_what_failed_by_status() -> None:
-    figures = Figures("8 in flight", 1.0, 0.1)
-    for status, text in (("UNAVAILABLE", "draining"), *[("DEADLINE_EXCEEDED", f"after {ms} ms") for ms in (9, 8, 9)]):
-        figures.failed(status, text)
-    assert [*figures.lines()] == [
-        "0 calls answered in 1.0 s, 0 a second; 8 in flight",
-        "3 calls ended with DEADLINE_EXCEEDED: after 9 ms (and other texts)",
-        "1 calls ended with UNAVAILABLE: draining",
-    ]
 
 
 def test_bench_tells_what_failed(ask: dict[str, str], tmp_path: Path) -> None:
@@ -291,4 +267,5 @@ def test_bench_tells_what_failed(ask: dict[str, str], tmp_path: Path) -> None:
 
 def test_bench_of_nothing(ask: dict[str, str], tmp_path: Path) -> None:
     assert "must be more than 0" in run("bench", "--rate", "0", environ=ask).stderr
+    assert "must be more than 0" in run("bench", "--connections", "0", environ=ask).stderr
     assert "cannot read" in run("bench", tmp_path / "missing.png", environ=ask).stderr

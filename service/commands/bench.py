@@ -9,6 +9,7 @@ that had to wait for it (G. Tene's "coordinated omission").
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -108,18 +109,24 @@ class Load:
         self._requests = [digits_pb2.ClassifyRequest(image=picture) for picture in pictures]
         self._address, self._timeout_s, self._access = address, timeout_s, access
 
-    async def run(self, seconds: float, *, in_flight: int, rate: float | None) -> Figures:
+    async def run(self, seconds: float, *, in_flight: int, rate: float | None, connections: int) -> Figures:
         """Ask for some seconds.
 
         Args:
             seconds: How long calls are begun.
             in_flight: Calls at a time, where no rate is given.
             rate: Calls a second.
+            connections: Over which they go, in turn; no more than calls in flight. A server's worker gets all of one.
         """
+        connections = connections if rate is not None else min(connections, in_flight)
         asked = f"{in_flight} in flight" if rate is None else f"{rate:g} a second were due"
-        figures, began, spent = Figures(asked), time.perf_counter(), time.process_time()
-        async with self._access.aio_channel(self._address, []) as channel:
-            stub = digits_pb2_grpc.DigitClassifierStub(channel)
+        figures = Figures(f"{asked}, {connections} connection{'s' * (connections > 1)}")
+        began, spent = time.perf_counter(), time.process_time()
+        async with contextlib.AsyncExitStack() as stack:
+            # Otherwise channels to the same address share a connection.
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channels = [self._access.aio_channel(self._address, options) for _ in range(connections)]
+            stubs = [digits_pb2_grpc.DigitClassifierStub(await stack.enter_async_context(each)) for each in channels]
             bar: tqdm[Any]
             total = None if rate is None else max(1, round(rate * seconds))
             with tqdm(
@@ -127,9 +134,11 @@ class Load:
             ) as bar:
                 if rate is None:
                     end = began + seconds
-                    await asyncio.gather(*(self._ask_on(stub, n, end, figures, bar) for n in range(in_flight)))
+                    await asyncio.gather(
+                        *(self._ask_on(stubs[n % connections], n, end, figures, bar) for n in range(in_flight))
+                    )
                 else:
-                    await self._ask_at(stub, rate, began, seconds, figures, bar)
+                    await self._ask_at(stubs, rate, began, seconds, figures, bar)
         figures.seconds, figures.client_cpu_s = time.perf_counter() - began, time.process_time() - spent
         return figures
 
@@ -143,7 +152,7 @@ class Load:
 
     async def _ask_at(
         self,
-        stub: digits_pb2_grpc.DigitClassifierAsyncStub,
+        stubs: Sequence[digits_pb2_grpc.DigitClassifierAsyncStub],
         rate: float,
         began: float,
         seconds: float,
@@ -163,7 +172,7 @@ class Load:
                 if not in_flight.locked():
                     figures.late.append(time.perf_counter() - due)
                 await in_flight.acquire()
-                call = calls.create_task(self._ask(stub, n, due, figures, bar))
+                call = calls.create_task(self._ask(stubs[n % len(stubs)], n, due, figures, bar))
                 call.add_done_callback(lambda _: in_flight.release())
 
     async def _ask(
