@@ -82,12 +82,13 @@ def test_a_row_that_fails_says_why_and_the_others_are_kept(tmp_path: Path, capsy
 
 def test_targets_are_reached_or_missed_and_told_of_what_was_measured() -> None:
     report = Report()
-    report.calls("empty grpc.aio call, 32 in flight", LOAD, 100.0)
-    report.calls("grpcio: raw image, 32 in flight", LOAD, 150.0)
-    report.calls("grpcio: PNG file, 32 in flight", LOAD, 320.0)
-    report.add("floor", "ONNX Runtime in process, runs of 32", 45.0, "us CPU an image")
-    report.add("many images", "grpcio: ClassifyStream, raw images", 9000, "images/s", cpu_us=90.0)
-    report.add("start", "start to first right answer, median of 5", 0.5, "s")
+    report.calls("native: raw image, 32 in flight", LOAD, 150.0)
+    report.add("comparison", "grpcio: raw image over an empty call", 1.5, "x")
+    report.add("comparison", "grpcio: PNG file over a raw image", 170.0, "us more")
+    report.add("comparison", "grpcio: ClassifyStream, raw images, of in process", 50.0, "%")
+    report.add("workers", "grpcio: 2 workers on cores of their own", 1900.0, "calls/s")
+    report.add("workers", "grpcio: 1 worker, load on another core", 1000.0, "calls/s")
+    report.add("start", "native: start to first right answer", 0.5, "s")
     told = {}
     for target, of in targets(["grpcio", "native"]):
         with contextlib.suppress(KeyError):
@@ -96,7 +97,9 @@ def test_targets_are_reached_or_missed_and_told_of_what_was_measured() -> None:
         "grpcio: raw image over an empty call, CPU": (1.5, "at most 1.8: reached"),
         "grpcio: PNG file over a raw image, CPU": (170.0, "at most 160: MISSED"),
         "grpcio: ClassifyStream, raw images, of in process": (50.0, "at least 60: MISSED"),
-        "start to first right answer": (0.5, "at most 0.8: reached"),
+        "grpcio: 2 workers over 1": (1.9, "at least 1.8: reached"),
+        "native: raw images with 32 in flight": (2000.0, "at least 15000: MISSED"),
+        "native: start to first right answer": (0.5, "at most 0.8: reached"),
     }
 
 

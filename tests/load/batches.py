@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
 
 from service.client import Client, Prediction
 from tests.load import asks, h2
 from tests.load.floors import median_seconds
 from tests.load.meanwhile import meanwhile
-from tests.load.measuring import Bench
+from tests.load.measuring import SLICES, Bench, in_turns
 from tests.pictures import encode, on_paper
 from tests.server_process import ServerProcess
 
@@ -30,11 +32,16 @@ def many_images(bench: Bench, server: ServerProcess, transport: str) -> None:
         ("ClassifyStream, raw images", asks.stream(image, 512)),
     ):
         with bench.report.row(f"{transport}: {name}"):
-            done = bench.measure(server, ask, IN_FLIGHT)
-            cpu_us = done.cpu_us / ask.images
-            note = f"{cpu_us:.1f} us CPU an image, {bench.alone_us() / cpu_us:.0%} of it in process"
-            rate = done.rate * ask.images
+            # In one piece: of such calls, those that are cut off at the end would count.
+            ((done, alone_us),) = in_turns(
+                partial(bench.alone_us, bench.seconds / SLICES),
+                partial(bench.measure, server, ask, IN_FLIGHT),
+                slices=1,
+            )
+            cpu_us, rate = done.cpu_us / ask.images, done.rate * ask.images
+            note = f"{cpu_us:.1f} us CPU an image"
             bench.report.add("many images", f"{transport}: {name}", rate, "images/s", note, cpu_us=cpu_us)
+            bench.report.add("comparison", f"{transport}: {name}, of in process", 100 * alone_us / cpu_us, "%", "CPU")
 
 
 def batch_sizes(bench: Bench, server: ServerProcess, transport: str) -> None:
@@ -79,14 +86,29 @@ def neighbours(bench: Bench, server: ServerProcess, transport: str) -> None:
         def waits() -> float:
             return median_seconds(lambda: check(lone.classify(image)), bench.seconds)
 
-        def send_batches() -> None:
-            with contextlib.suppress(h2.NothingAnswered):
-                h2.closed_loop(server.grpc_address, batch.path, batch.body, in_flight=1, seconds=2, cpu=bench.load_cpu)
+        def send_batches(clients: int) -> Callable[[], None]:
+            """From each over a connection, the next one while the one before is worked on."""
+
+            def send() -> None:
+                with contextlib.suppress(h2.NothingAnswered):
+                    h2.closed_loop(
+                        *(server.grpc_address, batch.path, batch.body),
+                        in_flight=IN_FLIGHT * clients,
+                        connections=clients,
+                        seconds=2,
+                        cpu=bench.load_cpu,
+                    )
+
+            return send
 
         with bench.report.row(f"{transport}: lone caller"):
             alone = waits()
             bench.report.add("fairness", f"{transport}: lone caller, Python client", alone * 1000, "ms")
-            for name, load in (("batches of 512", send_batches), ("explanations", lambda: other.explain(image))):
+            for name, load in (
+                ("batches of 512", send_batches(1)),
+                ("512s of 4 clients", send_batches(4)),
+                ("explanations", lambda: other.explain(image)),
+            ):
                 with bench.report.row(f"{transport}: the same beside {name}"), meanwhile(load):
                     beside = waits()
                     note = f"{beside / alone:.1f} x"

@@ -51,11 +51,11 @@ def main() -> None:
 
 def measure(bench: Bench, transports: list[str], parts: list[str]) -> None:
     """These parts, on these transports."""
-    if "start" in parts:
-        calls.start_up(bench)
     if "floors" in parts:
         calls.floors(bench)
     for transport in transports:
+        if "start" in parts:
+            calls.start_up(bench, transport)
         with bench.report.row(f"{transport}: the server"), bench.server(transport) as server:
             if "calls" in parts:
                 calls.single_calls(bench, server, transport)

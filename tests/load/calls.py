@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import time
 
 from service.client import Client
 from tests.load import asks, h2, open_loop, usage
 from tests.load.asks import Ask
-from tests.load.measuring import Bench, measure
+from tests.load.floors import empty_server
+from tests.load.measuring import SLICES, Bench, in_turns, measure
 from tests.pictures import encode
 from tests.server_process import ServerProcess
 
@@ -21,39 +20,32 @@ OPEN_LOOP_SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 NAMED_SHARE = 0.5
 
 
-def start_up(bench: Bench) -> None:
+def start_up(bench: Bench, transport: str) -> None:
     """From starting the process to a right answer, and the memory after it."""
     seconds, memory = [], []
-    with bench.report.row("start to first right answer"):
+    with bench.report.row(name := f"{transport}: start to first right answer"):
         for _ in range(STARTS):
             began = time.perf_counter()
-            with bench.server() as server, Client(server.grpc_address) as client:
+            with bench.server(transport) as server, Client(server.grpc_address) as client:
                 if (read := client.classify(bench.images[0]).digit) != bench.digit:
                     raise RuntimeError(f"the server read a {bench.digit} as a {read}: what it does is no figure")
                 seconds.append(time.perf_counter() - began)
                 memory.append(usage.resident_mb(server.process.pid))
-        bench.report.add("start", f"start to first right answer, median of {STARTS}", statistics.median(seconds), "s")
-        bench.report.add("memory", "resident memory after it", statistics.median(memory), "MB")
+        bench.report.add("start", name, statistics.median(seconds), "s", f"median of {STARTS}")
+        bench.report.add("memory", f"{transport}: resident memory after it", statistics.median(memory), "MB")
 
 
 def floors(bench: Bench) -> None:
     """The model without a server, and gRPC without a model."""
     with bench.report.row("ONNX Runtime in process"):
         bench.report.add("floor", "ONNX Runtime in process, runs of 32", bench.alone_us(), "us CPU an image")
-    command = ["taskset", "-c", str(bench.server_cpu), sys.executable, "-m", "tests.load.floors"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echo:
-        assert echo.stdout is not None
-        try:
-            address, raw = f"127.0.0.1:{int(echo.stdout.readline())}", asks.raw(bench.images[0])
-            for in_flight in IN_FLIGHT:
-                with bench.report.row(name := f"empty grpc.aio call, {in_flight} in flight"):
-                    done = measure(
-                        *(echo.pid, address, raw), in_flight=in_flight, seconds=bench.seconds, cpu=bench.load_cpu
-                    )
-                    bench.report.calls(name, done.load, done.cpu_us)
-                    bench.report.point("in flight", "empty grpc.aio call", in_flight, done.cpu_us)
-        finally:
-            echo.kill()
+    with empty_server(bench.server_cpu) as (pid, address):
+        raw = asks.raw(bench.images[0])
+        for in_flight in IN_FLIGHT:
+            with bench.report.row(name := f"empty grpc.aio call, {in_flight} in flight"):
+                done = measure(pid, address, raw, in_flight=in_flight, seconds=bench.seconds, cpu=bench.load_cpu)
+                bench.report.calls(name, done.load, done.cpu_us)
+                bench.report.point("in flight", "empty grpc.aio call", in_flight, done.cpu_us)
 
 
 def single_calls(bench: Bench, server: ServerProcess, transport: str) -> None:
@@ -73,6 +65,7 @@ def single_calls(bench: Bench, server: ServerProcess, transport: str) -> None:
         with report.row(name := f"{transport}: PNG file, {in_flight} in flight"):
             done = bench.measure(server, png, in_flight)
             report.calls(name, done.load, done.cpu_us)
+    _comparisons(bench, server, transport)
     for share in OPEN_LOOP_SHARES:
         with report.row(f"{transport}: open loop at {share:.0%} of the capacity"):
             if rate is None or lone_ms is None:
@@ -86,8 +79,31 @@ def single_calls(bench: Bench, server: ServerProcess, transport: str) -> None:
                 report.add("open loop", f"{transport}: its p99 over the median of a lone call", times, "x")
 
 
+def _comparisons(bench: Bench, server: ServerProcess, transport: str) -> None:
+    """What 32 calls in flight cost, beside what they are compared to, in turns."""
+    raw, png, seconds = asks.raw(bench.images[0]), asks.file(encode(bench.images[0])), bench.seconds / SLICES
+    name = f"{transport}: raw image over an empty call"
+    with bench.report.row(name), empty_server(bench.server_cpu) as (pid, address):
+        turns = in_turns(
+            lambda: measure(pid, address, raw, in_flight=32, seconds=seconds, cpu=bench.load_cpu).cpu_us,
+            lambda: bench.measure(server, raw, 32, seconds=seconds),
+        )
+        times = sorted(done.cpu_us / empty for done, empty in turns)
+        note = f"CPU; {SLICES} slices: {', '.join(f'{each:.2f}' for each in times)}"
+        bench.report.add("comparison", name, statistics.median(times), "x", note)
+    with bench.report.row(name := f"{transport}: PNG file over a raw image"):
+        turns = in_turns(
+            lambda: bench.measure(server, raw, 32, seconds=seconds).cpu_us,
+            lambda: bench.measure(server, png, 32, seconds=seconds),
+        )
+        more = sorted(done.cpu_us - other for done, other in turns)
+        note = f"CPU; {SLICES} slices: {', '.join(f'{each:.0f}' for each in more)}"
+        bench.report.add("comparison", name, statistics.median(more), "us more", note)
+
+
 def _answered_at(bench: Bench, server: ServerProcess, ask: Ask, rate: float) -> tuple[h2.Load, float]:
-    """Calls that arrive at a rate, all of which must be answered, and CPU microseconds of each."""
+    """Calls that arrive at a rate, all of which must be answered right, and CPU microseconds of each."""
+    before = bench.read(server)
     spent = usage.cpu_seconds(server.process.pid)
     outcome = open_loop.run(server.grpc_address, ask.path, ask.body, rate=rate, seconds=bench.seconds)
     if outcome.refused.calls or outcome.unanswered:
@@ -96,4 +112,5 @@ def _answered_at(bench: Bench, server: ServerProcess, ask: Ask, rate: float) -> 
             f"{outcome.unanswered} left without an answer"
         )
     cpu_us = (usage.cpu_seconds(server.process.pid) - spent) / outcome.answered.calls * 1e6
+    bench.check(server, ask, outcome.answered.calls, before)
     return outcome.answered, cpu_us

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
@@ -57,6 +59,18 @@ def median_seconds(work: Callable[[], object], seconds: float, clock: Callable[[
         work()
         taken.append(clock() - began)
     return float(np.median(taken))
+
+
+@contextlib.contextmanager
+def empty_server(cpu: int) -> Iterator[tuple[int, str]]:
+    """The server that does nothing, on one core: its process and its address."""
+    command = ["taskset", "-c", str(cpu), sys.executable, "-m", "tests.load.floors"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echo:
+        assert echo.stdout is not None
+        try:
+            yield echo.pid, f"127.0.0.1:{int(echo.stdout.readline())}"
+        finally:
+            echo.kill()
 
 
 async def echo() -> None:

@@ -22,6 +22,10 @@ WARM_UP_S = 1.0
 # A server that is not given a core answers nothing for seconds; then the next try is this much longer.
 LONGER = 4
 TRIES = 3
+# Slices into which a row is cut whose floor is measured before, between and after them.
+SLICES = 3
+# How many images were read as 0 to 9, float64 [10].
+Digits = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,22 @@ def measure(
     raise AssertionError("unreachable")
 
 
+def in_turns(
+    floor: Callable[[], float], work: Callable[[], Measured], slices: int = SLICES
+) -> list[tuple[Measured, float]]:
+    """Measure work in slices, with what it is compared to before, between and after them: a core's speed drifts.
+
+    Returns:
+        Each slice, and the mean of the floor just before and just after it.
+    """
+    before, measured = floor(), []
+    for _ in range(slices):
+        done, after = work(), floor()
+        measured.append((done, (before + after) / 2))
+        before = after
+    return measured
+
+
 class Bench:
     """One digitserve command, its core and the load's, and where the figures go.
 
@@ -111,20 +131,19 @@ class Bench:
         self.cores = sorted(os.sched_getaffinity(0))
         self.server_cpu, self.load_cpu = self.cores[0], self.cores[-1]
         self.seconds, self.images, self.digit, self.report = seconds, images, digit, report
-        self._alone: float | None = None
 
     def server(self, transport: str = "grpcio", *flags: str, cpus: str | None = None) -> ServerProcess:
         """Start the server, on its core unless it is to have others."""
         return ServerProcess("--transport", transport, *flags, command=self._command, cpus=cpus or str(self.server_cpu))
 
-    def alone_us(self) -> float:
-        """CPU microseconds of an image in ONNX Runtime without any server, measured once."""
-        if self._alone is None:
-            before = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, {self.server_cpu})
-            self._alone = in_process_cpu_us(self.images, self.seconds)
+    def alone_us(self, seconds: float | None = None) -> float:
+        """CPU microseconds of an image in ONNX Runtime without any server."""
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {self.server_cpu})
+        try:
+            return in_process_cpu_us(self.images, seconds or self.seconds)
+        finally:
             os.sched_setaffinity(0, before)
-        return self._alone
 
     def measure(
         self,
@@ -144,7 +163,7 @@ class Bench:
         before = np.zeros(10)
 
         def counted() -> None:
-            before[:] = self._read(server)
+            before[:] = self.read(server)
 
         done = measure(
             *(server.process.pid, server.grpc_address, ask),
@@ -154,15 +173,23 @@ class Bench:
             connections=connections,
             counted=counted,
         )
-        read, answered = self._read(server) - before, done.load.calls * ask.images
+        self.check(server, ask, done.load.calls, before)
+        return done
+
+    def check(self, server: ServerProcess, ask: Ask, calls: int, before: Digits) -> None:
+        """Compare what a server has read since then with what it was asked in this many calls.
+
+        Raises:
+            RuntimeError: As `measure` does.
+        """
+        read, answered = self.read(server) - before, calls * ask.images
         if read[self.digit] < answered or read.sum() != read[self.digit]:
             raise RuntimeError(
                 f"{ask.path}: {answered} images were answered, and the server read {read.astype(int).tolist()} "
                 f"as 0 to 9, expected only {self.digit}: what it does is no figure"
             )
-        return done
 
-    def _read(self, server: ServerProcess) -> npt.NDArray[np.float64]:
+    def read(self, server: ServerProcess) -> Digits:
         """Images that a server has read as 0 to 9."""
         families = text_string_to_metric_families(server.get(f"{server.ops_url}/metrics"))
         samples = [sample for family in families for sample in family.samples]
