@@ -101,9 +101,23 @@ class WorkersLost(DigitserveError):
 
 
 class StartError(DigitserveError):
-    """The server cannot start; the text says what to do about it."""
+    """The server cannot start; the text says what to do about it.
+
+    Attributes:
+        for_callers: The text, for whoever asked over the network for a model to be loaded: without the details.
+    """
 
     exit_code = 3
+
+    def __init__(self, text: str, details: str = ""):
+        """Say it.
+
+        Args:
+            text: In our words.
+            details: In those of ONNX Runtime or CUDA, which name files and functions.
+        """
+        super().__init__(f"{text}: {details}" if details else text)
+        self.for_callers, self.details = text, details
 
 
 class InvalidSetting(StartError):

@@ -64,6 +64,19 @@ def overflowing() -> bytes:
     return data
 
 
+def of_tomorrow() -> bytes:
+    """A model for a version of ONNX that does not exist; ONNX Runtime names its own source over it."""
+    model = ModelProto.FromString(answering(1))
+    model.opset_import[0].version = 9999
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def not_text() -> bytes:
+    """A model with metadata that are no UTF-8, of which ONNX Runtime takes no notice."""
+    return answering(1).replace(b"a constant", b"\xff constant")
+
+
 def golden(data: bytes) -> Golden:
     """What such a model answers to a blank image; of any other file, something."""
     digit = next((digit for digit in range(10) if data == answering(digit)), 0)

@@ -15,7 +15,7 @@ from model_export.publish import manifest
 from protos import grpc_service_pb2 as pb
 from service import server as server_module
 from service.errors import ModelUnusable
-from tests.answering import answering, golden, overflowing, put
+from tests.answering import answering, golden, not_text, of_tomorrow, overflowing, put
 from tests.asking import serving
 
 
@@ -37,18 +37,32 @@ async def test_a_start_fails_only_if_no_version_can_be_used(tmp_path: Path) -> N
             pass
 
 
-@pytest.mark.parametrize("bad", [b"no model", answering(2)[:1000], b""])
-async def test_a_bad_version_changes_nothing_but_a_metric_and_its_state(tmp_path: Path, bad: bytes) -> None:
+@pytest.mark.parametrize(
+    ("bad", "reason", "details"),
+    [
+        (b"no model", "ONNX Runtime cannot load the model", ": [ONNXRuntimeError]"),
+        (answering(2)[:1000], "ONNX Runtime cannot load the model", ": [ONNXRuntimeError]"),
+        (b"", "ONNX Runtime cannot load the model", ": "),
+        (of_tomorrow(), "ONNX Runtime cannot load the model", "/onnxruntime"),
+        (not_text(), "the model's names or metadata are no text in UTF-8", ""),
+    ],
+)
+async def test_a_bad_version_changes_nothing_but_a_metric_and_its_state(
+    tmp_path: Path, bad: bytes, reason: str, details: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Callers learn why in our words; what ONNX Runtime says, which may name its source, is for the log."""
     put(tmp_path, 1, answering(1))
     async with serving(tmp_path) as ask:
         put(tmp_path, 2, bad)
         code, text = await ask.failed_load()
         assert code == "INVALID_ARGUMENT"
-        assert "version 2: ONNX Runtime cannot load the model" in text and str(tmp_path) not in text
+        assert text == f"not loaded: version 2: {reason}; what was loaded before goes on answering"
+        logged = next(record.getMessage() for record in caplog.records if "cannot be used" in record.message)
+        assert reason in logged and details in logged
         assert await ask.infer() == ("1", 1)
         index = (await ask.stub.RepositoryIndex(pb.RepositoryIndexRequest())).models
         assert [(each.version, each.state) for each in index[:2]] == [("1", "READY"), ("2", "UNAVAILABLE")]
-        assert "cannot load the model" in index[1].reason
+        assert index[1].reason == reason
         ready = (await ask.stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True))).models
         assert {each.version for each in ready} == {"1"}
         assert await asyncio.to_thread(ask.shows, 'digitserve_model_loads_total{outcome="refused"} 1.0')

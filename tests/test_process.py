@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
 from service.client import AsyncClient
+from tests.answering import not_text, put
 from tests.pictures import encode, on_paper
 from tests.server_process import COMMAND, ServerProcess, wait_until
 
@@ -178,6 +179,17 @@ def test_a_failed_start_is_one_line_and_its_own_exit_code(flags: list[str], code
     assert "Unknown error" not in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert ended.stdout == ""
+
+
+@alone_and_with_workers
+def test_a_model_whose_metadata_are_no_text_is_a_failed_start(workers: str, tmp_path: Path) -> None:
+    put(tmp_path, 1, not_text())
+    ports = ["--grpc-port", "0", "--http-port", "0", "--ops-port", "0"]
+    command: list[str | Path] = [COMMAND, "serve", "--workers", workers, *ports, "--models-dir", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 3
+    assert "digits/1/model.onnx: the model's names or metadata are no text in UTF-8" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
 
 
 def test_our_client_loses_no_call_when_one_of_two_servers_goes() -> None:

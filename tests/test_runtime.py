@@ -20,6 +20,7 @@ from service.model import cuda, runtime
 from service.model.devices import CPU, CUDA, TENSORRT, GpuOptions
 from service.model.runtime import Session
 from service.settings import bundled_models
+from tests.answering import not_text
 from tests.pretended_gpu import PretendedGpu
 
 RELEASED = (bundled_models() / "digits/1/model.onnx").read_bytes()
@@ -195,6 +196,7 @@ def test_a_gpu_that_fails_later_is_told_once_and_callers_may_try_elsewhere(monke
         (model_of(input_shape=("N", 28, 28)), "['N', 28, 28]"),
         (model_of(input_shape=(4, 1, 28, 28)), "[4, 1, 28, 28]"),
         (model_of(score="certainty"), "certainty"),
+        (not_text(), "the model's names or metadata are no text in UTF-8"),
     ],
 )
 def test_another_file_or_another_signature_is_refused(model: bytes, text: str) -> None:

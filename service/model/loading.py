@@ -82,7 +82,7 @@ class Loader:
         self._is_closed = False
         # The event loop itself keeps only weak references.
         self._tasks: set[asyncio.Task[Any]] = set()
-        # By version: the file that is loaded, the file that cannot be, and why.
+        # By version: the file that is loaded, the file that cannot be, and why, for callers.
         self._loaded: dict[str, ModelFile] = {}
         self._failed: dict[str, tuple[ModelFile, str]] = {}
         self._loading = ""
@@ -101,14 +101,17 @@ class Loader:
             if not repository.select(found, self._policy):
                 versions = ", ".join(file.version for file in found)
                 raise ModelUnusable(f"--model-versions {self._policy} fits none of the versions found: {versions}")
+            why = {}
             while file := self._next(found):
                 try:
                     await self._add(file, is_only=len(found) == 1)
                 except ModelUnusable as error:
-                    self._refuse(file, str(error))
+                    why[file.version] = f"{file.path}: {error}"
+                    if len(found) == 1:
+                        break
+                    self._refuse(file, error)
             if not self._loaded:
-                file, reason = self._failed[max(self._failed, key=int)]
-                raise ModelUnusable(f"{file.path}: {reason}")
+                raise ModelUnusable(why[max(why, key=int)])
         await self._on_change()
 
     async def join(self, others: Mapping[str, str]) -> None:
@@ -238,10 +241,10 @@ class Loader:
             try:
                 await self._add(file)
             except StartError as error:
-                self._refuse(file, str(error))
+                self._refuse(file, error)
             except Exception as error:
                 # A fault of ours must not keep the other versions from being loaded.
-                self._refuse(file, log_fault(error))
+                self._refuse(file, ModelUnusable(log_fault(error)))
         failed = {file.version for file in found if self._has_failed(file)}
         self._failed = {version: each for version, each in self._failed.items() if version in failed}
         self._unloaded = []
@@ -260,9 +263,9 @@ class Loader:
         wanted = self._wanted(found)
         return next((f for f in wanted if self._loaded.get(f.version) != f and not self._has_failed(f)), None)
 
-    def _refuse(self, file: ModelFile, reason: str) -> None:
-        log.error("%s cannot be used, what else there is goes on: %s", file.path, reason)
-        self._failed[file.version] = file, reason
+    def _refuse(self, file: ModelFile, error: StartError) -> None:
+        log.error("%s cannot be used, what else there is goes on: %s", file.path, error)
+        self._failed[file.version] = file, error.for_callers
         self._observer.model_refused()
 
     def _has_failed(self, file: ModelFile) -> bool:
@@ -282,13 +285,9 @@ class Loader:
             self._observer.model_removed(model.name, model.version, replaced.model.sha256)
         self._observer.model_loaded(model.name, model.version, model.sha256)
         self._observer.providers(model.providers_asked, model.providers_got)
+        got, asked = ", ".join(model.providers_got), ", ".join(model.providers_asked)
         log.info(
-            "model %s/%s answers now, sha256 %s, on %s (asked: %s)",
-            model.name,
-            model.version,
-            model.sha256,
-            ", ".join(model.providers_got),
-            ", ".join(model.providers_asked),
+            "model %s/%s answers now, sha256 %s, on %s (asked: %s)", model.name, model.version, model.sha256, got, asked
         )
 
     async def _remove(self, version: str) -> None:

@@ -92,20 +92,24 @@ class Session:
                 raise
             # Is it the device, or the model? The CPU tells, and raises in the second case.
             self._open(onnxruntime, model, ON_CPU, threads, max_run_images)
-            text = f"--device {device} does not work: {error}"
+            text = f"--device {device} does not work"
             if device != "auto" and on_missing != "fallback":
                 raise DeviceMissing(
-                    f"{text}; --device cpu, or --on-device-missing fallback, runs the model on the CPU"
+                    text, f"{error}; --device cpu, or --on-device-missing fallback, runs the model on the CPU"
                 ) from error
-            log.warning("%s; the model runs on the CPU instead", text)
+            log.warning("%s: %s; the model runs on the CPU instead", text, error)
 
     def _open(self, onnxruntime: Any, model: bytes, wanted: Plan, threads: int, max_run_images: int) -> None:
         """Make what runs the model as it is wanted, and check it."""
         self._options = onnxruntime.RunOptions()
         keeps = wanted.gpu is None and max_run_images <= MOST_KEPT_IMAGES
         sessions = [_open_session(onnxruntime, model, wanted, threads, keeps_memory=keeps)]
-        _check_signature(sessions[0].get_inputs(), (INPUT,), "input")
-        _check_signature(sessions[0].get_outputs(), OUTPUTS, "output")
+        try:
+            _check_signature(sessions[0].get_inputs(), (INPUT,), "input")
+            _check_signature(sessions[0].get_outputs(), OUTPUTS, "output")
+            self.metadata: Mapping[str, str] = sessions[0].get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError:
+            raise ModelUnusable("the model's names or metadata are no text in UTF-8") from None
         if wanted.gpu is None:
             self._run: Run = lambda images: sessions[0].run(OUTPUT_NAMES, {"image": images}, self._options)
         else:
@@ -113,7 +117,6 @@ class Session:
             self._run = _bind(onnxruntime, sessions, wanted, max_run_images).run
         self.gpu, self.runs_at_once = wanted.gpu, len(sessions)
         self.providers_got: list[str] = sessions[0].get_providers()
-        self.metadata: Mapping[str, str] = sessions[0].get_modelmeta().custom_metadata_map
         self._warm_up(max_run_images)
         if wanted.gpu is not None:
             self._run = self._watched(self._run)
@@ -125,7 +128,7 @@ class Session:
                 probabilities, scores = self.run(np.zeros((images, 1, 28, 28), np.uint8))
             # Of the same many types as a failed load.
             except Exception as error:
-                raise ModelUnusable(f"the model fails on {images} blank images: {_reason(error)}") from error
+                raise ModelUnusable(f"the model fails on {images} blank images", _reason(error)) from error
             if probabilities.shape != (images, 10) or scores.shape != (images,):
                 raise ModelUnusable(
                     f"the model answers {images} images with shapes {probabilities.shape} and {scores.shape}; "
@@ -243,7 +246,7 @@ def _open_session(onnxruntime: Any, model: bytes, wanted: Plan, threads: int, *,
         session = onnxruntime.InferenceSession(model, options, providers=[*wanted.providers], enable_fallback=0)
     # onnxruntime raises a type of its own for each kind of damage, and others besides.
     except Exception as error:
-        raise ModelUnusable(f"ONNX Runtime cannot load the model: {_reason(error)}") from error
+        raise ModelUnusable("ONNX Runtime cannot load the model", _reason(error)) from error
     if session.get_providers()[: len(wanted.names)] != wanted.names:
         got = ", ".join(session.get_providers())
         raise DeviceMissing(f"it asks for {', '.join(wanted.names)}, ONNX Runtime took {got}; check the GPU's driver")
@@ -263,7 +266,7 @@ def _bind(onnxruntime: Any, sessions: Sequence[Any], wanted: Plan, max_run_image
         )
     # Out of memory, a kernel that is missing, a device that is gone: of many types again.
     except Exception as error:
-        raise DeviceMissing(f"the GPU fails on runs of up to {max_run_images} images: {_reason(error)}") from error
+        raise DeviceMissing(f"the GPU fails on runs of up to {max_run_images} images", _reason(error)) from error
 
 
 def _check_signature(found: Sequence[Any], wanted: Sequence[Tensor], kind: str) -> None:

@@ -7,12 +7,13 @@ not be the server.
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 import subprocess
 import sys
 
-from service.errors import ModelUnusable, StartError
+from service.errors import ModelUnusable
 from service.model.runtime import Session
 
 MEMORY_BYTES = 8 << 30
@@ -41,7 +42,7 @@ class Trials:
         command = [sys.executable, "-m", "service.model.trial", str(max_run_images)]
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
         except OSError as error:
             raise ModelUnusable(f"it cannot be tried in a process of its own: {error.strerror}") from error
@@ -49,15 +50,17 @@ class Trials:
             if self._is_closed:
                 process.kill()
             try:
-                _, errors = process.communicate(model, timeout=TIMEOUT_S)
+                refusal, errors = process.communicate(model, timeout=TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise ModelUnusable(f"trying it took more than {TIMEOUT_S} s") from None
         if process.returncode < 0:
             raise ModelUnusable(f"the process that tried it was ended by {signal.Signals(-process.returncode).name}")
+        if process.returncode == ModelUnusable.exit_code:
+            raise ModelUnusable(*json.loads(refusal))
         if process.returncode:
-            lines = errors.decode(errors="replace").splitlines()
-            raise ModelUnusable(lines[-1] if lines else f"the process that tried it ended with {process.returncode}")
+            last = errors.decode(errors="replace").splitlines()[-1:]
+            raise ModelUnusable(f"the process that tried it ended with {process.returncode}", *last)
 
     def close(self) -> None:
         """End the trial in progress, and any that begins."""
@@ -73,8 +76,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         Session(sys.stdin.buffer.read(), device="cpu", threads=1, max_run_images=int(sys.argv[1]))
-    except StartError as error:
-        raise SystemExit(str(error)) from None
+    except ModelUnusable as error:
+        print(json.dumps([error.for_callers, error.details]))
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":
