@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import gc
 import json
 import logging
 import os
@@ -182,11 +181,11 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 async def _serve_until_signalled(settings: Settings) -> None:
+    from service.processes import memory
     from service.processes.signals import until_signalled
     from service.server import running
 
-    # What was imported stays: to look through all of it held up every call for 20 ms, once a second.
-    gc.freeze()
+    memory.settle()
     serving = False
     signalled = asyncio.create_task(until_signalled(lambda: serving))
     async with running(settings) as server:

@@ -7,7 +7,6 @@ signal of its own, or the end of its supervisor, makes it end in the same way.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -19,6 +18,7 @@ import uvloop
 
 from service.errors import StartError
 from service.observing import logs
+from service.processes import memory
 from service.processes.line import Line
 from service.processes.supervised import Supervised
 from service.server import running
@@ -88,8 +88,7 @@ async def work(number: int, end: socket.socket) -> int:
 
 def main() -> None:
     """The process."""
-    # As a server alone does.
-    gc.freeze()
+    memory.settle()
     number, end = int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sys.exit(runner.run(work(number, end)))
