@@ -66,6 +66,19 @@ async def test_o10_callers_take_turns_and_each_keeps_the_order_of_its_own() -> N
     assert gate.seen == [[0], [1], [20, 21], [9, 2], [22, 23], [3, 4], [5]]
 
 
+async def test_o10_single_images_wait_for_one_part_however_many_callers_have_large_groups() -> None:
+    gate = Gate()
+    async with make(gate, max_run_images=2) as batcher:
+        tasks = [submit_as("first", batcher, 0)]
+        await gate.wait_entered()
+        tasks += [submit_as(f"large {n}", batcher, n, n, n, n) for n in (10, 20, 30)]
+        tasks += [submit_as("modest", batcher, 1), submit_as("another", batcher, 2), submit_as("modest", batcher, 3)]
+        await settle()
+        gate.opened.set()
+        await asyncio.gather(*tasks)
+    assert gate.seen == [[0], [10, 10], [1, 2], [20, 20], [3], [30, 30], [10, 10], [20, 20], [30, 30]]
+
+
 async def test_o10_a_caller_of_whom_nothing_waits_finds_room_in_a_full_queue() -> None:
     gate = Gate()
     async with make(gate, max_run_images=2, max_queue_images=8) as batcher:

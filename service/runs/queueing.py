@@ -132,6 +132,8 @@ class Queue(Generic[A]):
         """Start empty; `on_change` is told how many images more wait, or fewer."""
         self.images = 0
         self._on_change = on_change
+        # Whether the last run was a part of a large group.
+        self._was_part = False
         self._levels: tuple[Turns[Group[A]], ...] = tuple(Turns() for _ in range(PRIORITY_LEVELS))
 
     def __len__(self) -> int:
@@ -151,14 +153,15 @@ class Queue(Generic[A]):
         """The next run: live groups by priority, one of each caller in turn, up to so many images.
 
         A large group is run in parts; after each, it goes to the end of its
-        caller's line, and no part fills up a run of others, so that single
-        images wait for one part of each caller at most. Those whose deadline
-        has passed by `now` are told so.
+        caller's line, and no part fills up a run of others. After a part comes
+        what is no part, so that single images wait for one at most, however
+        many callers have large groups. Those whose deadline has passed by
+        `now` are told so.
         """
         batch: Parts[A] = []
-        before = self.images
+        before, most = self.images, room
         while room and (level := next(filter(None, self._levels), None)):
-            group = level.pop()
+            group = level.pop(self._goes_before(most))
             if group.is_late(now):
                 self.images -= group.waiting
                 group.late(now)
@@ -176,13 +179,14 @@ class Queue(Generic[A]):
             batch.append((group, start, part))
             if group.waiting:
                 level.add(group)
+        self._was_part = bool(batch) and len(batch[0][0].images) > most
         self._on_change(self.images - before)
         return batch
 
     def has_part_next(self, room: int) -> bool:
         """Whether the next run holds a part of a group of more images than these."""
         level = next(filter(None, self._levels), None)
-        return level is not None and len(level.first.images) > room
+        return level is not None and len(level.first(self._goes_before(room)).images) > room
 
     def give_back(self, batch: Parts[A]) -> None:
         """Have groups wait, as the first of all, for a run that did not take place.
@@ -228,6 +232,10 @@ class Queue(Generic[A]):
                 group.failed(error)
             level.clear()
         self._count(-self.images)
+
+    def _goes_before(self, room: int) -> Callable[[Group[A]], bool]:
+        """What the next run takes before others: after a part, what fits into a run."""
+        return lambda group: not self._was_part or len(group.images) <= room
 
     def _level(self, priority: int) -> Turns[Group[A]]:
         return self._levels[(priority if 1 <= priority <= PRIORITY_LEVELS else ORDINARY_PRIORITY) - 1]

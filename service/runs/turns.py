@@ -7,7 +7,7 @@ proxy all are one; then what waits is served in the order of arrival.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Generic, Protocol, TypeVar
 
@@ -47,10 +47,10 @@ class Turns(Generic[T]):
     def __contains__(self, thing: T) -> bool:
         return thing in self._lines.get(thing.caller, ())
 
-    @property
-    def first(self) -> T:
-        """What is next."""
-        return next(iter(self._lines.values()))[0]
+    def first(self, goes_before: Callable[[T], bool] = lambda _: True) -> T:
+        """What is next: of the first things of all callers one that goes before others, if there is any."""
+        firsts = (line[0] for line in self._lines.values())
+        return next(filter(goes_before, firsts), next(iter(self._lines.values()))[0])
 
     def add(self, thing: T) -> None:
         """Have it wait behind what else its caller has waiting."""
@@ -60,10 +60,11 @@ class Turns(Generic[T]):
         else:
             line.append(thing)
 
-    def pop(self) -> T:
+    def pop(self, goes_before: Callable[[T], bool] = lambda _: True) -> T:
         """Take out what is next; its caller's next turn comes after those of all others."""
-        caller, line = next(iter(self._lines.items()))
-        thing = line.popleft()
+        thing = self.first(goes_before)
+        caller, line = thing.caller, self._lines[thing.caller]
+        line.popleft()
         if line:
             self._lines.move_to_end(caller)
         else:
