@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import cast
 
 from protos import grpc_service_pb2 as pb
@@ -235,7 +236,7 @@ class Inference:
             raise
         try:
             # Not as a deadline for the queue: behind callers of a higher priority it would be noticed late.
-            async with asyncio.timeout(timeout_us / 1e6 if timeout_us > 0 else None):
+            async with asyncio.timeout(timeout_us / 1e6) if timeout_us > 0 else nullcontext():
                 if door.name == LAYERS_DOOR and isinstance(given, list):
                     inferred, values = await self._explain(given, request.model_version, wanted, deadline, priority)
                 else:

@@ -247,7 +247,7 @@ class Batcher(Generic[A]):
             account.ran(held, seconds)
         row = 0
         for group, start, part in batch:
-            group.answer(start, answers[row : row + len(part)], seconds, run)
+            group.answer(start, answers if len(batch) == 1 else answers[row : row + len(part)], seconds, run)
             row += len(part)
 
     def _fail(self, batch: Parts[A], error: Exception) -> None:
