@@ -140,7 +140,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         classifier,
         explainer,
         versions,
-        supervised.join(alone, metrics, readiness.is_ready) if supervised else alone,
+        supervised.speak_for(alone, metrics, readiness.is_ready) if supervised else alone,
         policy=settings.model_versions,
         model_name=settings.model_name,
         allows_control=settings.model_control == "explicit",
@@ -219,10 +219,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         stack.push_async_callback(loader.close)
         # Before the loader closes: it waits for what is being loaded, and the drain has its own limit.
         stack.callback(trials.close)
-        if supervised and supervised.others is not None:
-            await loader.join(supervised.others)
-        else:
-            await loader.start()
+        await (supervised.load(loader) if supervised else loader.start())
         recovery.begin(loader.reopen)
         grpc_port, http_port = listening or await listen()
         stack.push_async_callback(finish_calls, server, calls, public, settings.drain_timeout_s)

@@ -19,7 +19,7 @@ import uvloop
 from service.errors import StartError
 from service.observing import logs
 from service.processes import memory
-from service.processes.line import Line
+from service.processes.line import Line, LineClosed
 from service.processes.supervised import Supervised
 from service.server import running
 from service.settings import Settings
@@ -56,20 +56,24 @@ async def work(number: int, end: socket.socket) -> int:
     async def drain(_: Any) -> None:
         leave("the supervisor says so")
 
+    async def beat(_: Any) -> bool:
+        # `running` replaces this answer by one that knows.
+        return False
+
     async def end_with_supervisor() -> None:
         await line.ended.wait()
         leave("the supervisor is gone")
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, leave, signum.name)
-    line.answers |= {"start": start, "drain": drain}
+    line.answers |= {"start": start, "drain": drain, "beat": beat}
     await line.open(end)
     orphaned = asyncio.create_task(end_with_supervisor())
     said = await told
     settings = Settings.load(said["settings"], {})
     logs.start(settings.log_format, f"worker {number}")
     try:
-        async with running(settings, Supervised(line, said["others"])) as server:
+        async with running(settings, Supervised(line, said["predecessor"])) as server:
             serving = True
             started.set_result({"serves": server.serves})
             await asyncio.wait([leaving, server.failed], return_when=asyncio.FIRST_COMPLETED)
@@ -80,6 +84,9 @@ async def work(number: int, end: socket.socket) -> int:
         started.set_result({"failed": str(error), "exit_code": error.exit_code})
         await line.ended.wait()
         return error.exit_code
+    except LineClosed:
+        # The supervisor is gone; nobody sees this code.
+        return 1
     if isinstance(failed, StartError):
         log.error("%s", failed)
         return failed.exit_code

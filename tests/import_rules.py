@@ -94,6 +94,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outputs": {"classifier", "doors", "errors", "explaining", "protos", "tensors"},
     "page": {"versions"},
     "parts": set(),
+    "patience": set(),
     "ports": {"errors"},
     "readiness": set(),
     "queueing": {"errors", "turns"},
@@ -153,7 +154,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "wire": set(),
     "worker": {"errors", "line", "logs", "memory", "server", "settings", "signals", "supervised"},
-    "worker_process": {"errors", "line"},
+    "worker_process": {"errors", "line", "patience"},
     "workers": {"errors", "line", "worker_process"},
 }
 # Who may import what of others: one file for each, the client being a program of its own.

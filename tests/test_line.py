@@ -107,18 +107,26 @@ async def test_an_answer_that_nobody_waits_for_any_more_harms_nothing() -> None:
 
 
 async def test_of_many_processes_those_that_answer_in_time_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One stands still: whoever asks for the metrics does not wait until it is ended."""
+    """One stands still: whoever asks for the metrics does not wait until it is ended.
+
+    Another one ends after it has answered: what it had counted is added to what has ended.
+    """
 
     async def answer(_: Any) -> Any:
         return "here"
 
+    async def answer_and_end(_: Any) -> Any:
+        asked[2].is_serving = False
+        return "gone"
+
     async def stand_still(_: Any) -> Any:
         await asyncio.Event().wait()
 
-    async with lines() as (to_one, one), lines() as (to_other, other):
+    async with lines() as (to_one, one), lines() as (to_other, other), lines() as (to_third, third):
         one.answers["metrics"], other.answers["metrics"] = answer, stand_still
-        asked: list[Any] = [SimpleNamespace(line=line) for line in (to_one, to_other)]
-        workers = Workers(2, {}, lambda worker: None)
+        third.answers["metrics"] = answer_and_end
+        asked: list[Any] = [SimpleNamespace(line=line, is_serving=True) for line in (to_one, to_other, to_third)]
+        workers = Workers(3, {}, lambda worker: None)
         monkeypatch.setattr(workers, "serving", lambda: asked)
         async with asyncio.timeout(20):
             assert await workers.ask_all("metrics", within_s=0.5) == [(asked[0], "here")]

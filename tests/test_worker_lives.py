@@ -1,5 +1,7 @@
 """How workers end and are replaced, and how a server of several ends: real processes, real signals.
 
+Those that hang are in test_hung_workers.
+
 The IDs are those of the list in docs/robustness.md.
 """
 
@@ -12,7 +14,7 @@ import operator
 import os
 import signal
 import subprocess
-import urllib.error
+import tempfile
 from pathlib import Path
 
 import grpc
@@ -21,6 +23,8 @@ import pytest
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
+from protos.grpc_service_pb2 import ModelStatisticsRequest
+from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from service.client import AsyncClient
 from tests.answering import answering, overflowing, put
 from tests.pictures import encode, on_paper
@@ -68,12 +72,12 @@ class Callers:
                     self.failed.append((caller, error.code().name))
 
 
-async def test_l5_a_killed_worker_takes_along_only_the_calls_it_held() -> None:
+async def test_l5_a_killed_worker_takes_along_only_the_calls_it_held(transport: str) -> None:
     """L5: without a retry policy, a caller of the dead worker loses what it sends until it sees the connection broken.
 
     That is the call in flight, and at times one or two more, written before gRPC has read the end of the connection.
     """
-    with ServerProcess("--workers", "2") as server:
+    with ServerProcess("--workers", "2", "--transport", transport) as server:
         pid = workers_of(server)[0]
         port = int(server.grpc_address.rpartition(":")[2])
         async with Callers(server.grpc_address) as callers:
@@ -91,7 +95,7 @@ async def test_l5_a_killed_worker_takes_along_only_the_calls_it_held() -> None:
     assert " worker 0 service.model.loading: model digits/1 answers now" in stderr
 
 
-async def test_l5_with_retries_a_killed_worker_takes_no_call_along() -> None:
+async def test_l5_with_retries_a_killed_worker_takes_no_call_along(transport: str) -> None:
     """L5: our client asks again by itself."""
 
     async def ask(over: asyncio.Event) -> int:
@@ -108,7 +112,7 @@ async def test_l5_with_retries_a_killed_worker_takes_no_call_along() -> None:
             wait_until(functools.partial(_has_grown, server, seen + 200), REPLACED_S)
             end_worker(server, number)
 
-    with ServerProcess("--workers", "2") as server:
+    with ServerProcess("--workers", "2", "--transport", transport) as server:
         over = asyncio.Event()
         asking = [asyncio.create_task(ask(over)) for _ in range(CALLERS)]
         await asyncio.to_thread(end_both)
@@ -127,9 +131,20 @@ async def test_what_a_dead_worker_has_counted_stays_in_the_sums() -> None:
             pass
         before = server.metric("digitserve_predictions_total")
         assert before >= 5 * CALLERS
+        assert images_run(server) == before
         for number in (0, 1):
             await asyncio.to_thread(end_worker, server, number)
         assert server.metric("digitserve_predictions_total") == before
+        assert images_run(server) == before
+
+
+def images_run(server: ServerProcess) -> int:
+    """As ModelStatistics tells it."""
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        asked = ModelStatisticsRequest(name="digits")
+        model, *others = GRPCInferenceServiceStub(channel).ModelStatistics(asked, timeout=30).model_stats
+        assert not others
+        return model.inference_count
 
 
 async def test_l6_connections_end_after_a_while_so_that_a_new_worker_gets_its_part() -> None:
@@ -144,38 +159,6 @@ async def test_l6_connections_end_after_a_while_so_that_a_new_worker_gets_its_pa
             await asyncio.to_thread(wait_until, lambda: connections(pid, port) >= 0.3 * CALLERS, REPLACED_S)
             await callers.more()
         assert len(callers.failed) == lost_by_the_kill
-
-
-async def test_l7_a_hung_worker_is_ended_and_replaced_and_readiness_tells() -> None:
-    """L7."""
-    with ServerProcess("--workers", "2") as server:
-        pid = workers_of(server)[0]
-        os.kill(pid, signal.SIGSTOP)
-        wait_until(lambda: server.metric("digitserve_workers") == 1 or not is_alive(pid), REPLACED_S)
-        assert server.get(f"{server.ops_url}/readyz") == "ok\n"
-        wait_until(lambda: server.metric("digitserve_workers") == 2, REPLACED_S)
-        assert not is_alive(pid)
-        assert server.metric("digitserve_worker_ends_total", how="hung") == 1
-        _, stderr = server.stop()
-    assert f"worker 0 (process {pid}) hung and was ended; another one takes its place" in stderr
-
-
-def test_l7_while_all_workers_hang_the_server_is_not_ready() -> None:
-    """L7: it is alive, since it is about to help itself."""
-    with ServerProcess("--workers", "2") as server:
-        for pid in workers_of(server).values():
-            os.kill(pid, signal.SIGSTOP)
-
-        def is_ready() -> bool:
-            try:
-                return server.get(f"{server.ops_url}/readyz") == "ok\n"
-            except urllib.error.HTTPError as error:
-                with error:
-                    return error.code != 503
-
-        wait_until(lambda: not is_ready(), REPLACED_S)
-        assert server.get(f"{server.ops_url}/livez") == "ok\n"
-        wait_until(is_ready, REPLACED_S)
 
 
 @pytest.mark.slow
@@ -256,6 +239,35 @@ def test_a_worker_that_does_not_finish_is_ended_and_the_exit_code_says_so() -> N
     assert code == 1
     assert "1 of 2 workers did not finish" in stderr
     assert not is_alive(pid)
+
+
+def test_workers_that_die_while_they_drain_are_named() -> None:
+    with ServerProcess("--workers", "2", "--drain-delay-s", "60") as server:
+        workers = workers_of(server)
+        server.send(signal.SIGTERM)
+        wait_until(lambda: server.metric("digitserve_ready") == 0)
+        for pid in workers.values():
+            os.kill(pid, signal.SIGKILL)
+        server.process.wait(REPLACED_S)
+        code, stderr = server.stop()
+    assert code == 1
+    for number, pid in workers.items():
+        assert f"worker {number} (process {pid}) was ended by SIGKILL while it drained" in stderr
+
+
+def test_a_killed_worker_leaves_no_files(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The native transport keeps a socket in a folder of its own."""
+    # Short, since a socket's path is.
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        with ServerProcess("--workers", "2", "--transport", transport) as server:
+            end_worker(server, 0)
+            folders = [*Path(folder).iterdir()]
+            assert len(folders) == 2
+            assert {path.name.partition("-")[0] for path in folders} == {"digitserve"}
+            assert len([*Path(folder).glob("*/pygrpc-native-*")]) == (2 if transport == "native" else 0)
+            server.stop()
+        assert [*Path(folder).iterdir()] == []
 
 
 @pytest.mark.parametrize(

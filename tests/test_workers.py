@@ -196,9 +196,9 @@ def test_auto_on_one_core_is_one_process() -> None:
     assert "threads: 1 x 1 for the model, 1 x 1 for image files" in stderr
 
 
-def test_models_change_in_all_workers_at_once(tmp_path: Path) -> None:
+def test_models_change_in_all_workers_at_once(tmp_path: Path, transport: str) -> None:
     put(tmp_path, 1, answering(1))
-    flags = ("--workers", "2", "--models-dir", str(tmp_path), "--model-control", "explicit")
+    flags = ("--workers", "2", "--transport", transport, "--models-dir", str(tmp_path), "--model-control", "explicit")
     with ServerProcess(*flags) as server, grpc.insecure_channel(server.grpc_address) as channel:
         stub = GRPCInferenceServiceStub(channel)
         load = pb.RepositoryModelLoadRequest(model_name="digits")
@@ -218,7 +218,7 @@ def test_models_change_in_all_workers_at_once(tmp_path: Path) -> None:
         assert server.metric("digitserve_model_loads_total", outcome="refused") == 2
 
         stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="digits"))
-        wait_until(lambda: server.metric("digitserve_ready") == 0)
+        assert server.metric("digitserve_ready") == 0
         with channels(server) as many:
             asked = pb.ModelReadyRequest(name="digits")
             ready = {GRPCInferenceServiceStub(each).ModelReady(asked).ready for each in many}

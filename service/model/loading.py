@@ -115,7 +115,7 @@ class Loader:
         await self._on_change()
 
     async def join(self, others: Mapping[str, str]) -> None:
-        """Load what other workers have loaded, whatever else there is by now.
+        """Have loaded what other workers have, whatever else there is by now.
 
         Args:
             others: The sha256 of what they have loaded, by version; empty if they were told to unload it.
@@ -125,14 +125,15 @@ class Loader:
         """
         async with self._lock:
             found = await asyncio.to_thread(self._find)
+            loaded = self._versions.sha256()
             for file in found:
-                if file.version in others:
+                if file.version in others and loaded.get(file.version) != others[file.version]:
                     await self._add(file, is_only=True)
-            loaded = {each.model.version: each.model.sha256 for each in self._versions.loaded()}
+            for version in loaded.keys() - others.keys():
+                await self._remove(version)
+            loaded = self._versions.sha256()
             if loaded != dict(others):
-                raise ModelUnusable(
-                    f"the models' folder holds {loaded or 'none'} of what other workers have loaded from it, {others}"
-                )
+                raise ModelUnusable(f"the models' folder holds {loaded or 'none'} of what other workers have, {others}")
             if not others:
                 self._unloaded = [file.version for file in repository.select(found, self._policy)]
         await self._on_change()

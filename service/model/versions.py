@@ -66,6 +66,10 @@ class Versions:
         """Every loaded version, in ascending order."""
         return [*self._loaded.values()]
 
+    def sha256(self) -> dict[str, str]:
+        """The sha256 of every loaded version's file, by version."""
+        return {each.model.version: each.model.sha256 for each in self.loaded()}
+
     def get(self, version: str) -> Version | None:
         """The version of this number, if it is loaded."""
         return self._loaded.get(version)

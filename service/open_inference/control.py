@@ -66,5 +66,5 @@ class Alone:
         await self._loader.look()
 
     def loaded(self) -> dict[str, str]:
-        """The sha256 of every loaded version's file."""
-        return {each.model.version: each.model.sha256 for each in self._versions.loaded()}
+        """As `Versions.sha256`."""
+        return self._versions.sha256()

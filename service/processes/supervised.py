@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from google.protobuf import json_format
 
 from protos import grpc_service_pb2 as pb
-from service.model.loading import State
+from service.model.loading import Loader, State
 from service.observing.metrics import Metrics
 from service.open_inference.control import Alone, Control
 from service.processes.line import Line
@@ -18,18 +18,14 @@ STATES = ("UNAVAILABLE", "LOADING", "READY")
 
 
 class Supervised:
-    """Stands for all workers.
+    """Stands for all workers."""
 
-    Attributes:
-        others: The sha256 by version of what the other workers have loaded; None while there are none.
-    """
-
-    def __init__(self, line: Line, others: Mapping[str, str] | None):
-        """Speak over a line to the supervisor."""
+    def __init__(self, line: Line, predecessor: Any):
+        """Speak over a line to the supervisor; `predecessor` are the statistics of whoever had this place, as told."""
         self._line = line
-        self.others = others
+        self._predecessor = _parsed(predecessor)
 
-    def join(self, alone: Alone, metrics: Metrics, is_ready: Callable[[], bool]) -> Control:
+    def speak_for(self, alone: Alone, metrics: Metrics, is_ready: Callable[[], bool]) -> Control:
         """Have the supervisor's questions answered by one worker; returns what speaks for all of them."""
 
         async def beat(_: Any) -> Any:
@@ -45,8 +41,11 @@ class Supervised:
             return [(each.version, each.state, each.reason) for each in await alone.states()]
 
         async def statistics(_: Any) -> Any:
-            return [json_format.MessageToDict(each) for each in await alone.statistics()]
+            # As if it had never ended.
+            both = added([*self._predecessor, *await alone.statistics()])
+            return [json_format.MessageToDict(each) for each in both]
 
+        self._alone = alone
         self._line.answers |= {
             "beat": beat,
             "metrics": families,
@@ -59,6 +58,19 @@ class Supervised:
         }
         return self
 
+    async def load(self, loader: Loader) -> None:
+        """Load what the other workers answer with, or, if there are none, what is there; from then on it counts as one.
+
+        Raises:
+            StartError: It cannot be loaded.
+        """
+        loaded = None
+        # Others may change what they answer with while this one loads.
+        while not (answer := await self._line.ask("join", loaded))["joined"]:
+            others = answer["others"]
+            await (loader.start() if others is None else loader.join(others))
+            loaded = self._alone.loaded()
+
     async def reload(self) -> None:
         """As `Loader.reload`, in every worker."""
         await self._line.ask("change", "reload")
@@ -69,12 +81,17 @@ class Supervised:
 
     async def states(self) -> list[State]:
         """Every version that some worker knows, in the state of the worker where it is worst."""
-        return common_states([[State(*each) for each in one] for one in await self._line.ask("all", "states")])
+        return common_states([[State(*each) for each in one] for one in await self._line.ask("states")])
 
     async def statistics(self) -> list[pb.ModelStatistics]:
-        """What every loaded version of every model did in all workers."""
-        every = await self._line.ask("all", "statistics")
-        return added([json_format.ParseDict(each, pb.ModelStatistics()) for one in every for each in one])
+        """What every loaded version of every model did in all workers, and in those whose places they took."""
+        loaded = {(each.name, each.version) for each in await self._alone.statistics()}
+        every = [each for one in await self._line.ask("statistics") for each in _parsed(one)]
+        return added(each for each in every if (each.name, each.version) in loaded)
+
+
+def _parsed(statistics: Iterable[Any]) -> list[pb.ModelStatistics]:
+    return [json_format.ParseDict(each, pb.ModelStatistics()) for each in statistics]
 
 
 def common_states(workers: Iterable[Iterable[State]]) -> list[State]:

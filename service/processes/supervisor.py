@@ -63,9 +63,7 @@ async def supervise(settings: Settings, room: Resources, share: Share, on_servin
     async def exposition() -> bytes:
         # Of one that does not answer, what was last seen counts.
         for worker, families in await workers.ask_all("metrics", within_s=SCRAPE_S):
-            # What one that has ended meanwhile had counted is in the sums already.
-            if worker.is_serving:
-                metrics.seen(worker.number, families)
+            metrics.seen(worker.number, families)
         return metrics.exposition(len(workers.ready()), is_ready())
 
     async with contextlib.AsyncExitStack() as stack:

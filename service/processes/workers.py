@@ -7,6 +7,7 @@ and locks cannot use gRPC. What a worker does is in `worker`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import signal
 import time
@@ -50,8 +51,10 @@ class Workers:
         self._on_end = on_end
         self._workers: dict[int, WorkerProcess] = {}
         self._keeping: list[asyncio.Task[None]] = []
-        # Held while models change, and while a worker starts, which has to begin with what the others have.
+        # Held while models change, and while a new worker's are compared to the others'; never while one starts.
         self._changes = asyncio.Lock()
+        # What the worker in a place, or the last one before it, said that it has done.
+        self._statistics: dict[int, Any] = {}
         self._steady_at = time.monotonic()
         self._ends = 0
 
@@ -61,11 +64,8 @@ class Workers:
         Raises:
             StartError: One of them cannot start.
         """
-        async with self._changes:
-            for number in range(self._count):
-                await self._spawn(number)
-            workers = [*self._workers.values()]
-            await asyncio.gather(*(self._begin(worker, None) for worker in workers))
+        workers = [await self._spawn(number) for number in range(self._count)]
+        await asyncio.gather(*(self._begin(worker) for worker in workers))
         self._steady_at = time.monotonic()
         self._keeping = [asyncio.create_task(self._keep(worker)) for worker in workers]
         for task in self._keeping:
@@ -81,11 +81,12 @@ class Workers:
         return [worker for worker in self._workers.values() if worker.is_ready]
 
     async def ask_all(self, question: str, within_s: float | None = None) -> list[tuple[WorkerProcess, Any]]:
-        """Every worker's answer to a question; whoever ends before it answers, or takes too long, is left out."""
+        """Every worker's answer to a question; whoever ends meanwhile, or takes too long, is left out."""
         workers = self.serving()
         asked = (asyncio.wait_for(worker.line.ask(question), within_s) for worker in workers)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        return [(each, answer) for each, answer in zip(workers, answers, strict=True) if not _is_error(answer)]
+        answers = zip(workers, await asyncio.gather(*asked, return_exceptions=True), strict=True)
+        # One may have ended since it answered: what it had counted is in the sums already.
+        return [(each, answer) for each, answer in answers if each.is_serving and not _is_error(answer)]
 
     async def change(self, question: str) -> None:
         """Have every worker change its models; one change at a time.
@@ -96,6 +97,8 @@ class Workers:
         async with self._changes:
             workers = self.serving()
             answers = await asyncio.gather(*(worker.line.ask(question) for worker in workers), return_exceptions=True)
+        # Whoever asked shall find the server as ready as it is.
+        await asyncio.gather(*(worker.beat() for worker in workers), return_exceptions=True)
         refusals = [answer for answer in answers if isinstance(answer, CallError)]
         if refusals:
             # Mostly all say the same.
@@ -109,12 +112,15 @@ class Workers:
         for task in self._keeping:
             task.cancel()
         workers = [*self._workers.values()]
-        ending = [asyncio.create_task(worker.drain()) for worker in workers]
+        ending = {asyncio.create_task(worker.drain()): worker for worker in workers}
         done, late = await asyncio.wait(ending, timeout=timeout_s)
+        failed = [ending[task] for task in done if not task.result()]
+        for worker in failed:
+            log.error("worker %d (process %d) %s while it drained", worker.number, worker.pid, worker.how_it_ended)
         if late:
             log.error("%d of %d workers did not finish within %g s and are ended", len(late), len(workers), timeout_s)
             await self.end()
-        return not late and all(task.result() for task in done)
+        return not late and not failed
 
     def kill(self) -> None:
         """End all at once."""
@@ -133,18 +139,40 @@ class Workers:
 
     async def _spawn(self, number: int) -> WorkerProcess:
         worker = await WorkerProcess.spawn(number)
-        worker.line.answers |= {"change": self.change, "all": self._answers}
+        worker.line.answers |= {
+            "join": functools.partial(self._join, worker),
+            "change": self.change,
+            "states": self._states,
+            "statistics": self._all_statistics,
+        }
         self._workers[number] = worker
         return worker
 
-    async def _answers(self, question: str) -> list[Any]:
-        return [answer for _, answer in await self.ask_all(question)]
+    async def _join(self, worker: WorkerProcess, loaded: Mapping[str, str] | None) -> dict[str, Any]:
+        """Count a new worker in if it has loaded what the others have; else tell it what that is, None without others.
 
-    async def _begin(self, worker: WorkerProcess, others: Mapping[str, str] | None) -> None:
+        While it loaded, the others may have changed their models, or ended and been replaced.
+        """
+        async with self._changes:
+            others = [answer for _, answer in await self.ask_all("loaded")]
+            if loaded is not None and (not others or others[0] == loaded):
+                worker.join()
+                return {"joined": True}
+            return {"joined": False, "others": others[0] if others else None}
+
+    async def _states(self, _: Any) -> list[Any]:
+        return [answer for _, answer in await self.ask_all("states")]
+
+    async def _all_statistics(self, _: Any) -> list[Any]:
+        for worker, answer in await self.ask_all("statistics"):
+            self._statistics[worker.number] = answer
+        return [*self._statistics.values()]
+
+    async def _begin(self, worker: WorkerProcess) -> None:
         """Have a new worker serve, or raise StartError."""
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                await worker.start(self._settings, others)
+                await worker.start(self._settings, self._statistics.get(worker.number, []))
         except TimeoutError:
             worker.send(signal.SIGKILL)
             raise StartError(f"worker {worker.number} was not ready within {START_TIMEOUT_S:g} s") from None
@@ -166,13 +194,11 @@ class Workers:
             else:
                 pause_s = SHORTEST_PAUSE_S
             worker = await self._respawn(number)
-            async with self._changes:
-                loaded = [answer for _, answer in await self.ask_all("loaded")]
-                try:
-                    await self._begin(worker, loaded[0] if loaded else None)
-                    log.info("worker %d (process %d) serves in its place", number, worker.pid)
-                except StartError as error:
-                    log.error("worker %d cannot start: %s", number, error)
+            try:
+                await self._begin(worker)
+                log.info("worker %d (process %d) serves in its place", number, worker.pid)
+            except StartError as error:
+                log.error("worker %d cannot start: %s", number, error)
 
     async def _respawn(self, number: int) -> WorkerProcess:
         while True:
