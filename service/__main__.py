@@ -169,9 +169,7 @@ def _serve(args: argparse.Namespace) -> int:
     if share.workers > 1:
         from service.processes.supervisor import supervise
 
-        return asyncio.run(
-            supervise(settings, room, share, lambda server: print(_welcome(settings, server), flush=True))
-        )
+        return asyncio.run(supervise(settings, room, share, lambda server: logs.say(_welcome(settings, server))))
 
     import uvloop
 
@@ -190,7 +188,7 @@ async def _serve_until_signalled(settings: Settings) -> None:
     signalled = asyncio.create_task(until_signalled(lambda: serving))
     async with running(settings) as server:
         serving = True
-        print(_welcome(settings, server), flush=True)
+        logs.say(_welcome(settings, server))
         await asyncio.wait([signalled, server.failed], return_when=asyncio.FIRST_COMPLETED)
         failed = server.failed.exception() if server.failed.done() else None
     if failed:

@@ -1,4 +1,4 @@
-"""What the kernel knows of a server's workers: which processes they are, and who talks to them."""
+"""What the kernel knows of a server and its workers: which processes they are, and who talks to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.server_process import ServerProcess, wait_until
 
-ESTABLISHED = "01"
+ESTABLISHED, LISTEN = "01", "0A"
 # Until a worker is known to hang, and another one has started, on a machine that does other things as well.
 REPLACED_S = 60
 
@@ -58,3 +58,14 @@ def end_worker(server: ServerProcess, number: int, signum: signal.Signals = sign
     wait_until(
         lambda: workers_of(server).get(number, pid) != pid and server.metric("digitserve_workers") == 2, REPLACED_S
     )
+
+
+def listening(pid: int) -> set[int]:
+    """The ports on which a process listens."""
+    ours = set(map(_link, Path(f"/proc/{pid}/fd").iterdir()))
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {
+        int(local.rpartition(":")[2], 16)
+        for _, local, _, state, *others in sockets
+        if state == LISTEN and f"socket:[{others[5]}]" in ours
+    }

@@ -24,6 +24,8 @@ MAX_LINES = 2000
 FLUSH_S = 1.0
 # Lines are gathered for so long: a thread that wakes for each takes the interpreter from the calls as often.
 GATHER_S = 0.02
+# Python's own has no number where the process began without it.
+STDOUT = 1
 # What callers sent may be part of either.
 MESSAGE_CHARACTERS, TRACEBACK_CHARACTERS = 2000, 8000
 # What a pipe takes whole, so that the lines of several processes do not mix.
@@ -98,6 +100,11 @@ class LineWriter:
                     self._on_drop()
                 break
         self._unwritten = 0
+
+
+def say(text: str) -> None:
+    """Have a text written to standard output some time, if it takes any: nobody waits for that."""
+    LineWriter(STDOUT, on_drop=lambda: None).put(text)
 
 
 class _Handler(logging.Handler):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import random
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterable
 
-from service.observing.logs import JSON, LineWriter, json_line, timestamp
+from service.observing.logs import JSON, STDOUT, LineWriter, json_line, timestamp
 
 # Of what callers choose, in bytes as JSON has it: a line has less than 2 KB, whatever they send.
 FIELD_BYTES = {"method": 384, "peer": 128, "request_id": 128, "trace_id": 64, "user_agent": 256, "error": 640}
@@ -40,7 +39,7 @@ class RequestLog:
             share: As above.
             on_drop: Called for every line that cannot be written in time.
         """
-        return cls(LineWriter(sys.stdout.fileno(), on_drop=on_drop), format=format, share=share) if share else None
+        return cls(LineWriter(STDOUT, on_drop=on_drop), format=format, share=share) if share else None
 
     def flush(self) -> None:
         """Wait until everything is written, but not for long."""
