@@ -38,7 +38,7 @@ from service.open_inference.doors import Doors
 from service.open_inference.inference import Inference
 from service.over_grpc import digits, grpc_admission, inference_calls, transport
 from service.over_grpc.grpc_admission import TokenInterceptor
-from service.over_grpc.grpcio_options import grpcio_options
+from service.over_grpc.grpcio_options import MAX_CONNECTIONS, grpcio_options
 from service.over_grpc.inference_calls import InferenceCalls
 from service.over_grpc.interceptors import CallInterceptor
 from service.over_grpc.reflection import add_reflection
@@ -89,6 +89,9 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         # By which a new worker gets its part of the calls; whoever asks for the native transport by name does without.
         lacking.append("--connection-age-s with --workers")
     carrier = transport.choose(settings.transport, not_native=lacking)
+    most = MAX_CONNECTIONS if isinstance(settings.max_connections, str) else settings.max_connections
+    connections = resources.connections(most)
+    settings = dataclasses.replace(settings, max_connections=connections)
     metrics = Metrics()
     metrics.transport(carrier.name, carrier.reason)
     metrics.serving(False)
@@ -174,7 +177,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         ops_port = settings.ops_port
         if not supervised:
             app = operations_app(metrics.exposition, metrics.content_type, readiness.is_ready)
-            ops = _http(app, settings, security, metrics)
+            ops = _http(app, settings, security, metrics, max_connections=resources.OPERATORS)
             tls = security.tls(has_probes=True)
             ops_port = await ports.open_http(stack, ops, settings.host, settings.ops_port, "--ops-port", tls)
         server = _grpc_server(carrier, settings, security, metrics, request_log, shared=bool(supervised))
@@ -202,7 +205,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
             page.add_routes(app, versions, version("digitserve"), settings.max_image_bytes)
         if tracing:
             app.middlewares.insert(0, tracing.around_requests())
-        public = _http(app, settings, security, metrics)
+        public = _http(app, settings, security, metrics, max_connections=connections)
 
         async def listen() -> tuple[int, int]:
             credentials = grpc_admission.credentials(security.certificates)
@@ -286,7 +289,8 @@ def _add_digits(
 
 
 def _http(
-    app: aiohttp_web.Application, settings: Settings, security: Security, metrics: Metrics
+    app: aiohttp_web.Application, settings: Settings, security: Security, metrics: Metrics, *, max_connections: int
 ) -> aiohttp_web.AppRunner:
     guard(app, security, lambda: metrics.turned_away("http"))
-    return Runner(app, web.refusal(metrics), shutdown_timeout=settings.drain_timeout_s)
+    patience_s = settings.drain_timeout_s
+    return Runner(app, web.refusal(metrics), max_connections=max_connections, shutdown_timeout=patience_s)

@@ -197,7 +197,7 @@ class Settings:
     max_message_bytes: int = _setting(8 * MIB, "limits", "bytes of one request message", between(1024, 1 << 30))
     # By default they ask for nothing that the native transport lacks.
     max_connections: int | Auto = _setting(
-        AUTO, "limits", "gRPC connections at a time; auto: 1000, or no limit with native", or_auto(between(1, 100_000))
+        AUTO, "limits", "connections of gRPC and of HTTP; auto: 1000, with native of HTTP", or_auto(between(1, 100_000))
     )
     connection_age_s: float | Auto = _setting(
         AUTO, "limits", "until a gRPC connection is made anew, to find new servers; auto: 120, never with native", AGE

@@ -121,6 +121,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "gathering",
         "http_admission",
+        "http_connections",
         "operations",
         "ports",
         "resources",

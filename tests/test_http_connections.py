@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.typedefs import Handler
 
+from service.__main__ import EXAMPLES
+from service.client import Client
+from service.observing.metrics import Metrics
+from service.over_http import http_connections
+from service.over_http.http_connections import Runner
+from service.over_http.web import refusal
 from service.processes import draining
+from service.processes.ports import open_http
 from service.server import running
-from tests.server_process import ServerProcess
+from tests.server_process import COMMAND, ServerProcess, wait_until
 from tests.test_server import free_ports, until_metrics_show
+
+SEVEN = EXAMPLES / "seven.png"
 
 HEAD = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\n"
 
@@ -98,3 +112,115 @@ async def test_a_request_that_arrives_while_the_port_closes_is_answered(monkeypa
     assert answered.startswith(b"HTTP/1.1 200") and b"Connection: close" in answered
     await leaving
     writer.close()
+
+
+@contextlib.asynccontextmanager
+async def port_of(handler: Handler, max_connections: int) -> AsyncIterator[int]:
+    """A port that answers with a handler at /, and has room for so many connections."""
+    app = web.Application()
+    app.router.add_get("/", handler)
+    refuse = refusal(Metrics())
+    async with contextlib.AsyncExitStack() as stack:
+        runner = Runner(app, refuse, max_connections=max_connections, shutdown_timeout=0)
+        yield await open_http(stack, runner, "127.0.0.1", 0, "--http-port", None)
+
+
+class Caller:
+    """A connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        self.reader = reader
+        self.writer = writer
+
+    async def ask(self, path: str = "/") -> bytes:
+        """The body of a GET."""
+        self.writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        return await self.reader.readexactly(int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]))
+
+    async def is_closed(self) -> bool:
+        """Whether the server closes the connection, for which this waits, without a further word."""
+        with contextlib.suppress(ConnectionResetError):
+            return await self.reader.read() == b""
+        return True
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Caller]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Caller(reader, writer)
+    finally:
+        writer.close()
+
+
+async def test_a_request_that_goes_no_further_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connections, "REQUEST_S", 0.3)
+    async with running(free_ports()) as server:
+        for port, path in ((server.http_port, "/v2/health/live"), (server.ops_port, "/livez")):
+            async with connected(port) as kept, connected(port) as nothing, connected(port) as half:
+                await kept.ask(path)
+                half.writer.write(b"GET /livez HTTP/1.1\r\nHost: ")
+                assert await nothing.is_closed() and await half.is_closed()
+                # Idle for as long, and not in the middle of anything.
+                assert await kept.ask(path)
+                kept.writer.write(b"GET /livez HTTP/1.1\r\nHost: ")
+                assert await kept.is_closed()
+
+
+async def test_an_answer_that_nobody_takes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connections, "ANSWER_S", 0.3)
+    transports: list[asyncio.Transport] = []
+
+    async def much(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        transports.append(request.transport)
+        return web.Response(body=bytes(64 << 20))
+
+    async with port_of(much, max_connections=9) as port, connected(port) as caller:
+        # Reads no more than fits into its own buffer.
+        caller.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.to_thread(wait_until, lambda: bool(transports) and transports[0].is_closing())
+
+
+async def test_whoever_asks_nothing_makes_room_for_the_next_one() -> None:
+    may_answer = asyncio.Event()
+    asked = asyncio.Queue[None]()
+
+    async def patient(_: web.Request) -> web.Response:
+        asked.put_nowait(None)
+        await may_answer.wait()
+        return web.Response(text="answer")
+
+    async with contextlib.AsyncExitStack() as stack:
+        port = await stack.enter_async_context(port_of(patient, max_connections=2))
+        silent, first = [await stack.enter_async_context(connected(port)) for _ in range(2)]
+        answers = [asyncio.create_task(first.ask())]
+        await asked.get()
+        second = await stack.enter_async_context(connected(port))
+        assert await silent.is_closed()
+        answers.append(asyncio.create_task(second.ask()))
+        await asked.get()
+        third = await stack.enter_async_context(connected(port))
+        assert await third.is_closed()
+        may_answer.set()
+        assert await asyncio.gather(*answers) == [b"answer", b"answer"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_is_full_leaves_descriptors_to_the_others(transport: str, workers: str, tmp_path: Path) -> None:
+    """A shell's limit of 200 files; twice as many connections, each with half a request, to every HTTP port."""
+    limited = tmp_path / "digitserve"
+    limited.write_text(f'#!/bin/sh\nulimit -n 200\nexec {COMMAND} "$@"\n')
+    limited.chmod(0o755)
+    flags = ("--transport", transport, "--workers", workers)
+    with ServerProcess(*flags, command=limited) as server, contextlib.ExitStack() as stack:
+        for url in (server.http_url, server.ops_url) * 400:
+            host, port = url.removeprefix("http://").split(":")
+            half = stack.enter_context(socket.create_connection((host, int(port))))
+            half.sendall(b"GET /livez HTTP/1.1\r\nHost: ")
+        assert server.get(f"{server.ops_url}/livez") == "ok\n"
+        assert json.loads(server.get(f"{server.http_url}/v2/health/ready")) == {"ready": True}
+        with Client(server.grpc_address) as client:
+            assert client.classify(SEVEN.read_bytes()).digit == 7

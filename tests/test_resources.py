@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -176,3 +178,28 @@ def test_cores_are_shared_among_workers_and_threads(
 ) -> None:
     workers, threads, decode_threads = wanted
     assert share(room, workers=workers, threads=threads, decode_threads=decode_threads) == expected
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "expected"),
+    [
+        # Raised as far as needed.
+        (200, 10_000, (1000, 2096)),
+        (200, 1024, (464, 1024)),
+        (200, 200, (52, 200)),
+        (64, 64, (16, 64)),
+        (10_000, 10_000, (1000, 10_000)),
+    ],
+)
+def test_descriptors_are_shared_among_the_ports(soft: int, hard: int, expected: tuple[int, int]) -> None:
+    """In a process of its own: connections of gRPC and HTTP each, and the limit of open files then."""
+    program = (
+        "from resource import RLIMIT_NOFILE, getrlimit, setrlimit\n"
+        "from service.processes.resources import connections\n"
+        f"setrlimit(RLIMIT_NOFILE, ({soft}, {hard}))\n"
+        "print((connections(1000), getrlimit(RLIMIT_NOFILE)[0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{expected}\n"
+    is_told = "not 1000: the limit of open files is" in done.stderr
+    assert is_told == (expected[0] < 1000)

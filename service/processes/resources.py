@@ -1,4 +1,4 @@
-"""Which cores and how much memory there are to use, and how they are shared among workers and threads.
+"""Which cores, memory and descriptors there are to use, and how they are shared among workers, threads and ports.
 
 What counts is the least of what the process is bound to (`taskset`, cpusets)
 and the limits of its control group and of all above it, version 1 or 2: a
@@ -8,16 +8,23 @@ container's limits are such.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 MIB = 1 << 20
 # Of a worker at work, 125 MB, and of the large requests that it may hold.
 WORKER_BYTES = 192 * MIB
 # What version 1 says where there is no limit is a little less than this.
 NO_LIMIT_BYTES = 1 << 62
+# Descriptors that a process needs besides those of callers: up to 40 of its own, and connections of operators.
+OPERATORS = 32
+OWN_DESCRIPTORS = 64 + OPERATORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,26 @@ def share(resources: Resources, *, workers: int | str, threads: int, decode_thre
         return part if isinstance(wanted, str) else min(wanted, part)
 
     return Share(count, at_most(threads), at_most(decode_threads))
+
+
+def connections(wanted: int) -> int:
+    """How many connections gRPC and HTTP may have each, so that no port takes the descriptors that others need.
+
+    The limit of descriptors is raised as far as that needs it and the system lets us.
+
+    Args:
+        wanted: The most.
+    """
+    needed = 2 * wanted + OWN_DESCRIPTORS
+    limit, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        limit = needed if highest == resource.RLIM_INFINITY else min(needed, highest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, highest))
+    if limit == resource.RLIM_INFINITY or limit >= needed:
+        return wanted
+    most = max(1, (limit - min(OWN_DESCRIPTORS, limit // 2)) // 2)
+    log.warning("gRPC and HTTP get %d connections each, not %d: the limit of open files is %d", most, wanted, limit)
+    return most
 
 
 def _cpu_v2(group: Path) -> Iterator[float]:

@@ -16,8 +16,9 @@ from aiohttp import web
 
 from service.errors import CallError
 from service.over_http.http_admission import guard
+from service.over_http.http_connections import Runner
 from service.over_http.operations import operations_app
-from service.processes import ports
+from service.processes import ports, resources
 from service.processes.gathering import GatheredMetrics
 from service.processes.ports import Running
 from service.processes.resources import Resources, Share
@@ -76,7 +77,8 @@ async def supervise(settings: Settings, room: Resources, share: Share, on_servin
         stack.callback(following.cancel)
         app = operations_app(exposition, metrics.content_type, is_ready)
         guard(app, security, metrics.turned_away)
-        ops, tls = web.AppRunner(app, access_log=None), security.tls(has_probes=True)
+        ops = Runner(app, _refuse, max_connections=resources.OPERATORS, shutdown_timeout=settings.drain_timeout_s)
+        tls = security.tls(has_probes=True)
         ops_port = await ports.open_http(stack, ops, settings.host, settings.ops_port, "--ops-port", tls)
         stack.push_async_callback(workers.end)
         signalled = asyncio.create_task(until_signalled(lambda: serving, workers.kill))
@@ -93,6 +95,10 @@ async def supervise(settings: Settings, room: Resources, share: Share, on_servin
         draining = True
         finished = await workers.drain(settings.drain_delay_s + settings.drain_timeout_s + MARGIN_S)
     return 0 if finished else 1
+
+
+def _refuse(status: int, _: BaseException | None) -> web.Response:
+    return web.Response(status=status)
 
 
 async def _look(workers: Workers, every_s: float) -> None:
