@@ -64,6 +64,8 @@ BINARY = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 28, 28]}
     [
         (b"{", "the body is no JSON"),
         (b"[" * 100_000 + b"]" * 100_000, "the JSON of the body is nested too deeply"),
+        (b'{"inputs": [' + b"[]," * 100_000 + b"0]}", "has more than 100000 lists and objects"),
+        ({"inputs": [[0] * 100_000]}, f"'inputs' is [[{'0, ' * 19}0...; expected a list of objects"),
         (b"[]", "the body is []; expected a JSON object"),
         (b"null", "the body is null; expected a JSON object"),
         ({"inputs": {}}, "'inputs' is {}; expected a list of objects"),
