@@ -26,8 +26,8 @@ def grpcio_options(settings: Settings, *, shared: bool = False) -> list[tuple[st
     return [
         # By default a second server on the same port would silently share the calls.
         ("grpc.so_reuseport", int(shared)),
-        # A backstop: below it, we refuse with an error that names the setting.
-        ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),
+        # A backstop: below it, we refuse with an error that names the setting. It is also where unpacking stops.
+        ("grpc.max_receive_message_length", settings.max_message_bytes * 5 // 4),
         # Rapid reset (CVE-2023-44487) makes most calls of others fail without a limit. The limit alone makes honest
         # ones fail: streams that are over and not yet freed count, up to the second number.
         ("grpc.max_concurrent_streams", 100),
