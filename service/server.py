@@ -37,6 +37,7 @@ from service.open_inference.control import Alone
 from service.open_inference.doors import Doors
 from service.open_inference.inference import Inference
 from service.over_grpc import digits, grpc_admission, inference_calls, transport
+from service.over_grpc.calls import Streams
 from service.over_grpc.grpc_admission import TokenInterceptor
 from service.over_grpc.grpcio_options import MAX_CONNECTIONS, grpcio_options
 from service.over_grpc.inference_calls import InferenceCalls
@@ -183,9 +184,10 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         server = _grpc_server(carrier, settings, security, metrics, request_log, shared=bool(supervised))
         counted = calls.before(server)
         await readiness.tell()
-        _add_digits(counted, carrier, settings, classifier, explainer, versions, calls.draining)
+        streams = Streams(calls.draining, calls.answers.hang_up)
+        _add_digits(counted, carrier, settings, classifier, explainer, versions, streams)
         window = settings.stream_window_images
-        oip = InferenceCalls(inference, stream_window=window, draining=calls.draining)
+        oip = InferenceCalls(inference, stream_window=window, streams=streams)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(oip, counted)
         health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, counted)
         if settings.reflection == "on":
@@ -267,7 +269,7 @@ def _add_digits(
     classifier: Classifier,
     explainer: Explainer,
     versions: Versions,
-    draining: asyncio.Event,
+    streams: Streams,
 ) -> None:
     limits = digits_pb2.Limits(
         max_image_bytes=settings.max_image_bytes,
@@ -283,7 +285,7 @@ def _add_digits(
             limits=limits, transport=carrier.name, transport_reason=carrier.reason
         ),
         stream_window_images=min(settings.stream_window_images, settings.max_batch_images),
-        draining=draining,
+        streams=streams,
     )
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
 

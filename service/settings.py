@@ -194,7 +194,7 @@ class Settings:
         16_000_000, "limits", "width times height of one image", between(784, PILLOWS_MAX_PIXELS)
     )
     max_batch_images: int = _setting(1024, "limits", "images in one ClassifyBatch call", between(1, 65536))
-    max_message_bytes: int = _setting(8 * MIB, "limits", "bytes of one request message", between(1024, 1 << 30))
+    max_message_bytes: int = _setting(8 * MIB, "limits", "bytes of one request message", between(1024, (1 << 30) - 1))
     # By default they ask for nothing that the native transport lacks.
     max_connections: int | Auto = _setting(
         AUTO, "limits", "connections of gRPC and of HTTP; auto: 1000, with native of HTTP", or_auto(between(1, 100_000))
@@ -203,7 +203,7 @@ class Settings:
         AUTO, "limits", "until a gRPC connection is made anew, to find new servers; auto: 120, never with native", AGE
     )
     connection_grace_s: float | Auto = _setting(
-        AUTO, "limits", "seconds that the calls on such a connection get to finish; auto: 3600", AGE
+        AUTO, "limits", "seconds that the calls on such a connection get to finish; auto: 600", AGE
     )
 
     drain_delay_s: float = _setting(

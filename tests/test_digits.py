@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
 from service.errors import CallError, NotReady
+from service.over_grpc.calls import Streams
 from service.over_grpc.digits import DigitClassifier
 from service.settings import bundled_models
 from tests.listening import listening
@@ -172,8 +173,8 @@ class Recorder:
 async def test_the_callers_deadline_is_the_classifiers() -> None:
     recorder = Recorder()
     server = grpc.aio.server()
-    about, draining = pb.GetModelResponse(), asyncio.Event()
-    servicer = DigitClassifier(recorder, None, None, about_server=about, stream_window_images=1, draining=draining)  # type: ignore[arg-type]
+    about, streams = pb.GetModelResponse(), Streams(asyncio.Event(), bool)
+    servicer = DigitClassifier(recorder, None, None, about_server=about, stream_window_images=1, streams=streams)  # type: ignore[arg-type]
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, server)
     async with listening(server) as address, grpc.aio.insecure_channel(address) as channel:
         stub = digits_pb2_grpc.DigitClassifierStub(channel)

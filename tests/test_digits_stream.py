@@ -16,6 +16,7 @@ from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
 from service.classifier import Answer, Prediction
 from service.observing.metrics import Metrics
+from service.over_grpc.calls import Streams
 from service.over_grpc.digits import DigitClassifier
 from service.over_grpc.interceptors import CallInterceptor
 from tests.listening import listening
@@ -37,6 +38,15 @@ def test_a_message_that_cannot_be_read_does_not_end_a_stream(server: ServerProce
     assert [response.error.code for response in responses] == [0, 3, 3, 0]
     assert "3 bytes of the request are no message" in responses[1].error.message
     assert "limit is 8388608 (--max-message-bytes)" in responses[2].error.message
+
+
+def test_an_id_that_comes_back_is_no_long_text(stub: digits_pb2_grpc.DigitClassifierStub, digits: Digits) -> None:
+    raw = digits[0][0].tobytes()
+    ids = ("x" * 1024, "y" * 1025)
+    requests = (pb.ClassifyStreamRequest(id=id, format=RAW, image=raw) for id in ids)
+    longest, longer = stub.ClassifyStream(requests, timeout=30)
+    assert longest.id == ids[0] and longest.HasField("prediction")
+    assert longer.id == "y" * 1024 and "1025 characters, the limit is 1024" in longer.error.message
 
 
 def test_one_bad_image_among_31_good_ones_in_a_stream(
@@ -120,8 +130,8 @@ async def test_draining_answers_everything_a_stream_has_given(is_whole: bool) ->
     """A stream that was whole ends well; one that is still open is told to go on elsewhere."""
     calls = CallInterceptor(Metrics(), None, max_message_bytes=10_000)
     server = grpc.aio.server()
-    about = pb.GetModelResponse()
-    servicer = DigitClassifier(Slow(), None, None, about_server=about, stream_window_images=3, draining=calls.draining)  # type: ignore[arg-type]
+    about, streams = pb.GetModelResponse(), Streams(calls.draining, calls.answers.hang_up)
+    servicer = DigitClassifier(Slow(), None, None, about_server=about, stream_window_images=3, streams=streams)  # type: ignore[arg-type]
     digits_pb2_grpc.add_DigitClassifierServicer_to_server(servicer, calls.before(server))
     async with listening(server) as address, grpc.aio.insecure_channel(address) as channel:
         call = digits_pb2_grpc.DigitClassifierStub(channel).ClassifyStream()

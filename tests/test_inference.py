@@ -183,6 +183,16 @@ def test_what_there_is_not_says_so(oip: GRPCInferenceServiceStub) -> None:
         assert code == "UNIMPLEMENTED" and text in found
 
 
+def test_an_id_that_comes_back_is_no_long_text(oip: GRPCInferenceServiceStub, digits: Digits) -> None:
+    longest, longer = (pixels(digits[0][:1], id="x" * length) for length in (1024, 1025))
+    assert oip.ModelInfer(longest).id == longest.id
+    code, text = refused(oip.ModelInfer, longer)
+    assert code == "INVALID_ARGUMENT" and "1025 characters, the limit is 1024" in text
+    answers = list(oip.ModelStreamInfer(iter([longer, longest])))
+    assert "1025 characters" in answers[0].error_message
+    assert [answer.infer_response.id for answer in answers] == [longest.id] * 2
+
+
 def test_a_stream_is_answered_in_order_and_survives_errors(oip: GRPCInferenceServiceStub, digits: Digits) -> None:
     good, bad = pixels(digits[0][:1], id="good"), pixels(digits[0][:1], id="bad")
     bad.inputs[0].shape[0] = 2

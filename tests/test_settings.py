@@ -60,6 +60,7 @@ def test_a_flag_wins_over_its_variable_and_the_variable_over_the_default() -> No
         ({"connection_age_s": "old"}, {}, "--connection-age-s: must be a number or auto, not 'old'"),
         ({"threads": "auto"}, {}, "--threads: must be a whole number, not 'auto'"),
         ({"max_batch_images": "4096"}, {}, "a full batch could never be accepted"),
+        ({"max_message_bytes": "1073741824"}, {}, "1073741823"),
         ({"max_message_bytes": "1048576"}, {}, "a message holds an image and its envelope"),
     ],
 )

@@ -11,6 +11,8 @@ from service.explanation.explaining import Field
 from service.open_inference import tensors
 from service.open_inference.doors import DIGIT_SCORE, PROBABILITIES, SEEN, Door
 
+# Of an id: it comes back with the answer, which stays here until the caller takes it.
+MAX_ID_CHARACTERS = 1024
 # An output, and how many classes are wanted of it; 0 for its numbers.
 Wanted = Sequence[tuple[str, int]]
 
@@ -19,9 +21,14 @@ def wanted(request: pb.ModelInferRequest, door: Door) -> Wanted:
     """The outputs that a request names; all but `seen` if it names none.
 
     Raises:
-        InvalidRequest: The model has no such output, or not in this form.
+        InvalidRequest: The model has no such output, or not in this form; or the request's id is too long to come back.
         NotImplementedYet: It is wanted in shared memory.
     """
+    if len(request.id) > MAX_ID_CHARACTERS:
+        raise InvalidRequest(
+            f"the id of the request has {len(request.id)} characters, the limit is {MAX_ID_CHARACTERS}; it begins with "
+            f"{request.id[:40]!r}"
+        )
     if not request.outputs:
         return [(name, 0) for name in door.outputs if name != SEEN]
     found: dict[str, int] = {}

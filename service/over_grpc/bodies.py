@@ -159,13 +159,25 @@ class _Service(grpc.GenericRpcHandler):
     def __init__(self, bodies: Bodies, handlers: dict[str, Handler]):
         self._bodies = bodies
         self._handlers = handlers
-        self._patient = {path: bodies.patient(each) for path, each in handlers.items() if each.unary_unary}
+        unary = {path: each for path, each in handlers.items() if each.unary_unary}
+        self._at_once = {path: _reading(each) for path, each in unary.items()}
+        self._patient = {path: bodies.patient(each) for path, each in unary.items()}
 
     def service(self, details: grpc.HandlerCallDetails) -> Handler | None:
         path: str = details.method
-        if path in self._patient and not self._bodies.begin():
-            return self._patient[path]
-        return self._handlers.get(path)
+        if path not in self._patient:
+            return self._handlers.get(path)
+        return self._at_once[path] if self._bodies.begin() else self._patient[path]
+
+
+def _reading(handler: Handler) -> Handler:
+    """A unary handler, made one that reads for itself: gRPC would keep what it has read until the answer is sent."""
+    handle = cast(Any, handler.unary_unary)
+
+    async def call(_: object, context: Context) -> Any:
+        return await handle(await _read(context), context)
+
+    return grpc.stream_unary_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
 
 
 async def _read(context: Context) -> Any:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
 
 from service.errors import CallError, DeadlinePassed, NotReady
 from service.runs.arrivals import let_arrive
 
 if TYPE_CHECKING:
-    import grpc
-
     # Generic in the stubs only.
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -41,93 +41,115 @@ def _weight(request: Any) -> int:
     return 1 if isinstance(request, CallError) else 1 + request.ByteSize() // WEIGHT_BYTES
 
 
-async def answer_in_order(
-    requests: AsyncIterator[Request],
-    answer: Callable[[Sequence[Request]], Coroutine[Any, Any, Sequence[Response]]],
-    write: Callable[[Response], Awaitable[None]],
-    *,
-    is_small: Callable[[Request], bool],
-    window: int,
-    draining: asyncio.Event,
-    max_write_s: float = MAX_WRITE_S,
-) -> None:
-    """Write the answer to every request, in the order of the requests.
+class Streams:
+    """Streams that are answered in order, and what they share."""
 
-    Args:
-        requests: What arrives.
-        answer: Makes the answers to some requests; runs for several groups of them at once.
-        write: Sends an answer.
-        is_small: Whether a request may be answered together with its neighbours: what is large would hold them up.
-        window: Requests that are worked on at the same time.
-        draining: Once set, what was received is answered and the stream ends.
-        max_write_s: What sending one answer may take: whoever reads none holds what we keep for them.
+    def __init__(self, draining: asyncio.Event, hang_up: Callable[[str], bool], *, max_write_s: float = MAX_WRITE_S):
+        """Prepare.
 
-    Raises:
-        NotReady: `draining` cut the stream short.
-        DeadlinePassed: Sending an answer took too long.
-    """
-    arrivals: deque[Request] = deque()
-    arrived, has_ended = asyncio.Event(), False
-    answers: asyncio.Queue[asyncio.Task[Sequence[Response]] | None] = asyncio.Queue()
-    # Of the requests that are not answered.
-    weights: deque[int] = deque()
-    writing_since: float | None = None
-    # Makes a caller who sends faster than we answer wait.
-    room = asyncio.Semaphore(window)
+        Args:
+            draining: Once set, what was received is answered and the streams end.
+            hang_up: Breaks the connection of a caller; False if it cannot.
+            max_write_s: What sending one answer may take: whoever reads none holds what we keep for them.
+        """
+        self._draining = draining
+        self._hang_up = hang_up
+        self._max_write_s = max_write_s
 
-    async def receive() -> None:
-        nonlocal has_ended
-        incoming = aiter(requests)
-        try:
-            # First the room, then the request: what was received is answered, also when draining cuts in.
-            while await room.acquire() and (request := await anext(incoming, None)) is not None:
-                weights.append(min(_weight(request), window))
-                for _ in range(weights[-1] - 1):
-                    await room.acquire()
-                arrivals.append(request)
+    async def answer_in_order(
+        self,
+        requests: AsyncIterator[Request],
+        answer: Callable[[Sequence[Request]], Coroutine[Any, Any, Sequence[Response]]],
+        context: Context,
+        *,
+        is_small: Callable[[Request], bool],
+        window: int,
+    ) -> None:
+        """Write the answer to every request, in the order of the requests.
+
+        Args:
+            requests: What arrives.
+            answer: Makes the answers to some requests; runs for several groups of them at once.
+            context: Of the call; sends the answers.
+            is_small: Whether a request may be answered together with its neighbours: what is large would hold them up.
+            window: Requests that are worked on at the same time.
+
+        Raises:
+            NotReady: `draining` cut the stream short.
+            DeadlinePassed: Sending an answer took too long, and the caller could not be hung up on.
+        """
+        arrivals: deque[Request] = deque()
+        arrived, has_ended = asyncio.Event(), False
+        answers: asyncio.Queue[asyncio.Task[Sequence[Response]] | None] = asyncio.Queue()
+        # Of the requests that are not answered.
+        weights: deque[int] = deque()
+        writing_since: float | None = None
+        # Makes a caller who sends faster than we answer wait.
+        room = asyncio.Semaphore(window)
+
+        async def receive() -> None:
+            nonlocal has_ended
+            incoming = aiter(requests)
+            try:
+                # First the room, then the request: what was received is answered, also when draining cuts in.
+                while await room.acquire() and (request := await anext(incoming, None)) is not None:
+                    weights.append(min(_weight(request), window))
+                    for _ in range(weights[-1] - 1):
+                        await room.acquire()
+                    arrivals.append(request)
+                    arrived.set()
+            finally:
+                has_ended = True
                 arrived.set()
-        finally:
-            has_ended = True
-            arrived.set()
 
-    async def begin() -> None:
-        try:
-            while not has_ended or arrivals:
-                await arrived.wait()
-                await let_arrive(lambda: len(arrivals), MOST_TOGETHER)
-                while arrivals:
-                    answers.put_nowait(tasks.create_task(answer(_next_group(arrivals, is_small))))
-                if not has_ended:
-                    arrived.clear()
-        finally:
-            answers.put_nowait(None)
+        async def begin() -> None:
+            try:
+                while not has_ended or arrivals:
+                    await arrived.wait()
+                    await let_arrive(lambda: len(arrivals), MOST_TOGETHER)
+                    while arrivals:
+                        answers.put_nowait(tasks.create_task(answer(_next_group(arrivals, is_small))))
+                    if not has_ended:
+                        arrived.clear()
+            finally:
+                answers.put_nowait(None)
 
-    async def stop_receiving_when_draining() -> None:
-        await draining.wait()
-        receiving.cancel()
+        async def stop_receiving_when_draining() -> None:
+            await self._draining.wait()
+            receiving.cancel()
 
-    async def expect_reading() -> None:
-        while True:
-            await asyncio.sleep(max_write_s / 4)
-            if writing_since is not None and time.monotonic() - writing_since >= max_write_s:
-                raise DeadlinePassed(f"an answer could not be sent for {max_write_s:g} s: the caller reads none")
+        async def expect_reading() -> None:
+            limit_s = self._max_write_s
+            while True:
+                await asyncio.sleep(limit_s / 4)
+                # What is being written would stay with gRPC for ever if this ended it.
+                if (
+                    writing_since is not None
+                    and time.monotonic() - writing_since >= limit_s
+                    and not self._hang_up(context.peer())
+                ):
+                    raise DeadlinePassed(f"an answer could not be sent for {limit_s:g} s: the caller reads none")
 
-    async with asyncio.TaskGroup() as tasks:
-        receiving = tasks.create_task(receive())
-        tasks.create_task(begin())
-        watching = tasks.create_task(stop_receiving_when_draining())
-        reading = tasks.create_task(expect_reading())
-        while task := await answers.get():
-            for response in await task:
-                writing_since = time.monotonic()
-                await write(response)
-                writing_since = None
-                for _ in range(weights.popleft()):
-                    room.release()
-        watching.cancel()
-        reading.cancel()
-    if receiving.cancelled():
-        raise NotReady("the server is shutting down; what it received is answered, another one may do the rest")
+        async with asyncio.TaskGroup() as tasks:
+            receiving = tasks.create_task(receive())
+            tasks.create_task(begin())
+            watching = tasks.create_task(stop_receiving_when_draining())
+            reading = tasks.create_task(expect_reading())
+            while task := await answers.get():
+                for response in await task:
+                    writing_since = time.monotonic()
+                    try:
+                        await context.write(response)
+                    except grpc.aio.InternalError:
+                        # Whoever called has left.
+                        raise asyncio.CancelledError from None
+                    writing_since = None
+                    for _ in range(weights.popleft()):
+                        room.release()
+            watching.cancel()
+            reading.cancel()
+        if receiving.cancelled():
+            raise NotReady("the server is shutting down; what it received is answered, another one may do the rest")
 
 
 def _next_group(arrivals: deque[Request], is_small: Callable[[Request], bool]) -> list[Request]:

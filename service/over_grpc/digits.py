@@ -15,7 +15,7 @@ from service.errors import CallError, InvalidImage, InvalidRequest, without_fram
 from service.explanation import explain_messages
 from service.explanation.explaining import Explainer
 from service.model.versions import Versions
-from service.over_grpc.calls import answer_in_order, deadline_of
+from service.over_grpc.calls import Streams, deadline_of
 
 if TYPE_CHECKING:
     # Generic in the stubs only.
@@ -25,6 +25,8 @@ SERVICE = digits_pb2.DESCRIPTOR.services_by_name["DigitClassifier"].full_name
 
 # Images of a stream that are answered together have at most so many bytes each: raw pixels, and files like them.
 SMALL_BYTES = 2048
+# Of an image in a stream; it comes back with the answer, which stays here until the caller takes it.
+MAX_ID_CHARACTERS = 1024
 
 _FORMATS = {
     digits_pb2.IMAGE_FORMAT_UNSPECIFIED: Format.ENCODED,
@@ -44,7 +46,7 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
         *,
         about_server: digits_pb2.GetModelResponse,
         stream_window_images: int,
-        draining: asyncio.Event,
+        streams: Streams,
     ):
         """Serve a classifier.
 
@@ -54,14 +56,14 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
             versions: Of its model.
             about_server: What `GetModel` tells besides of the server: its limits and transport.
             stream_window_images: Images of one stream worked on at the same time.
-            draining: Once set, streams answer what they have received, and end.
+            streams: Answers them.
         """
         self._classifier = classifier
         self._explainer = explainer
         self._versions = versions
         self._about_server = about_server
         self._stream_window_images = stream_window_images
-        self._draining = draining
+        self._streams = streams
 
     async def Classify(self, request: digits_pb2.ClassifyRequest, context: Context) -> digits_pb2.ClassifyResponse:
         answer = await self._classifier.classify([request.image], _format(request.format), deadline_of(context))
@@ -92,13 +94,12 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
     ) -> None:
         """Answer in order, while up to a window of images is worked on."""
         deadline = deadline_of(context)
-        await answer_in_order(
+        await self._streams.answer_in_order(
             requests,
             lambda requests: self._answer(requests, deadline),
-            context.write,
+            context,
             is_small=lambda request: not isinstance(request, CallError) and len(request.image) <= SMALL_BYTES,
             window=self._stream_window_images,
-            draining=self._draining,
         )
 
     async def _answer(
@@ -110,8 +111,12 @@ class DigitClassifier(digits_pb2_grpc.DigitClassifierServicer):
         for n, request in enumerate(requests):
             if isinstance(request, CallError):
                 responses[n].error.CopyFrom(_error(request))
+                continue
+            responses[n].id = request.id[:MAX_ID_CHARACTERS]
+            if len(request.id) > MAX_ID_CHARACTERS:
+                text = f"the id of the image has {len(request.id)} characters, the limit is {MAX_ID_CHARACTERS}"
+                responses[n].error.CopyFrom(_error(InvalidRequest(text)))
             else:
-                responses[n].id = request.id
                 formats.setdefault(request.format, []).append(n)
         for format, places in formats.items():
             images = [requests[n].image for n in places]  # type: ignore[union-attr]  # only those that could be read

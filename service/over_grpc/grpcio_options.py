@@ -12,7 +12,7 @@ from service.settings import Settings
 # What is taken where the settings leave it to us.
 MAX_CONNECTIONS = 1000
 CONNECTION_AGE_S = 120.0
-CONNECTION_GRACE_S = 3600.0
+CONNECTION_GRACE_S = 600.0
 
 
 def grpcio_options(settings: Settings, *, shared: bool = False) -> list[tuple[str, int]]:

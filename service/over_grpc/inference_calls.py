@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,7 +11,8 @@ from protos import grpc_service_pb2 as pb
 from protos import grpc_service_pb2_grpc
 from service.errors import CallError, NotImplementedYet
 from service.open_inference.inference import Inference
-from service.over_grpc.calls import answer_in_order, deadline_of
+from service.open_inference.outputs import MAX_ID_CHARACTERS
+from service.over_grpc.calls import Streams, deadline_of
 
 if TYPE_CHECKING:
     # Generic in the stubs only.
@@ -24,17 +24,17 @@ SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 class InferenceCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     """The calls of `protos/grpc_service.proto`, whose comments say what they mean."""
 
-    def __init__(self, inference: Inference, *, stream_window: int, draining: asyncio.Event):
+    def __init__(self, inference: Inference, *, stream_window: int, streams: Streams):
         """Serve over gRPC.
 
         Args:
             inference: Makes the answers.
             stream_window: Requests of one stream worked on at the same time.
-            draining: Once set, streams answer what they have received, and end.
+            streams: Answers them.
         """
         self._inference = inference
         self._stream_window = stream_window
-        self._draining = draining
+        self._streams = streams
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -74,7 +74,7 @@ class InferenceCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
                 if isinstance(request, CallError):
                     return answered
                 # Which request failed.
-                answered.infer_response.id = request.id
+                answered.infer_response.id = request.id[:MAX_ID_CHARACTERS]
             if request.parameters["triton_enable_empty_final_response"].bool_param:
                 answered.infer_response.parameters["triton_final_response"].bool_param = True
             return answered
@@ -82,14 +82,13 @@ class InferenceCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         async def answer_one(requests: Sequence[pb.ModelInferRequest | CallError]) -> list[pb.ModelStreamInferResponse]:
             return [await answer(requests[0])]
 
-        await answer_in_order(
+        await self._streams.answer_in_order(
             requests,
             answer_one,
-            context.write,
+            context,
             # Each may be a batch.
             is_small=lambda _: False,
             window=self._stream_window,
-            draining=self._draining,
         )
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:

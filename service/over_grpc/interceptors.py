@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import grpc
-from google.protobuf.message import DecodeError
 
-from service.errors import CallError, InvalidRequest, NotReady, QueueFull, log_fault, without_frames
+from service.errors import CallError, NotReady, QueueFull, log_fault, without_frames
 from service.observing.request_log import RequestLog
+from service.over_grpc.answers import Answers
 from service.over_grpc.bodies import Bodies
-from service.over_grpc.wire import MOST_FIELDS, has_too_many_fields
+from service.over_grpc.reading import LIGHT_BYTES, readable_request, readable_requests, reader
 from service.runs.turns import CALLER
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 UNARY, BIDI_STREAM = "unary", "bidi_stream"
-# Requests up to this weigh nothing: the queue of images is their limit.
-LIGHT_BYTES = 1 << 16
 # What gRPC's clients take, in milliseconds, for the time to their next attempt (gRFC A6).
 PUSHBACK = ("grpc-retry-pushback-ms", "100")
 HEALTH = "grpc.health.v1.Health"
@@ -62,6 +60,7 @@ class CallInterceptor:
     anew for every call, which costs more than all that is done around it.
 
     Attributes:
+        answers: Those on their way.
         idle: Set while none of them is in progress.
         draining: Set it to have new calls refused; health checks are still answered.
     """
@@ -88,11 +87,12 @@ class CallInterceptor:
             max_queue_bytes: Of the heavy requests in progress; more are refused.
             pushes_back: Whether refused callers are told when to try again, which
                 the native transport cannot: it never answers such a call.
-            holds_back: Whether callers wait with what they send while much is here,
-                which the native transport cannot: it reads everything by itself.
+            holds_back: Whether callers wait with what they send while much is here, and those who do not
+                take answers are hung up on; which the native transport cannot: it reads and sends by itself.
         """
         self._max_queue_bytes = max_queue_bytes
         self._bodies = Bodies()
+        self.answers = Answers()
         self._holds_back = holds_back
         self._pushback = (PUSHBACK,) if pushes_back else ()
         self._observer = observer
@@ -112,10 +112,12 @@ class CallInterceptor:
     def wrap(self, service: str, method: str, handler: Handler) -> Handler:
         """The handler of a method with what happens around every call; unknown methods stay gRPC's business."""
         if handler.unary_unary:
+            serialize = cast(Any, handler.response_serializer)
             return grpc.unary_unary_rpc_method_handler(
                 self._counted(handler.unary_unary, UNARY, service, method),
                 request_deserializer=self._reader(handler.request_deserializer, weighs=True),
-                response_serializer=handler.response_serializer,
+                # Only of a call that waits for its answer to be sent can it be known when it is.
+                response_serializer=self.answers.counted(serialize) if self._holds_back else serialize,
             )
         if inspect.iscoroutinefunction(handler.stream_stream):
             return grpc.stream_stream_rpc_method_handler(
@@ -127,19 +129,20 @@ class CallInterceptor:
         # Left are reflection and Health.Watch. They last as long as their callers, so that they count for nothing.
         if handler.unary_stream:
             return grpc.unary_stream_rpc_method_handler(
-                _readable_request(handler.unary_stream),
+                readable_request(handler.unary_stream),
                 request_deserializer=self._reader(handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             )
         return grpc.stream_stream_rpc_method_handler(
-            _readable_requests(handler.stream_stream),
+            readable_requests(handler.stream_stream),
             request_deserializer=self._reader(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
     def _reader(self, parse: Any, weighs: bool = False) -> Callable[[bytes], Any]:
-        """A deserializer that returns what is wrong with a message: gRPC would tell the caller the name of a class."""
+        """A deserializer that returns what is wrong with a message, and counts large ones."""
         counts = weighs and self._holds_back
+        read_light = reader(parse, self._max_message_bytes)
 
         def read(data: bytes) -> Any:
             if counts:
@@ -152,21 +155,6 @@ class CallInterceptor:
                     )
                 return _Heavy(read_light(data), len(data))
             return read_light(data)
-
-        def read_light(data: bytes) -> Any:
-            if len(data) > self._max_message_bytes:
-                return InvalidRequest(
-                    f"the request message has {len(data)} bytes, the limit is {self._max_message_bytes} "
-                    "(--max-message-bytes)"
-                )
-            if len(data) > LIGHT_BYTES and has_too_many_fields(data):
-                return InvalidRequest(f"the request message has more than {MOST_FIELDS} fields; no call takes as many")
-            try:
-                return parse(data)
-            except DecodeError:
-                return InvalidRequest(
-                    f"the {len(data)} bytes of the request are no message of the type this call takes"
-                )
 
         return read
 
@@ -195,6 +183,7 @@ class CallInterceptor:
                 if isinstance(request, CallError):
                     raise request
                 answer = await handle(request, context)
+                self.answers.check(answer)
                 code = "OK"
                 return answer
             except grpc.aio.AbortError:
@@ -220,7 +209,7 @@ class CallInterceptor:
                 if not self._in_progress:
                     self.idle.set()
             # gRPC keeps what the call is aborted with, and that keeps what is named here.
-            del request
+            request = answer = None
             # Whoever has an answer finds it counted.
             return await context.abort(grpc.StatusCode[code], text, trailing)
 
@@ -233,33 +222,6 @@ class _Heavy:
 
     message: Any
     bytes: int
-
-
-def _readable_request(handle: Any) -> Any:
-    """A handler that writes its answers, of a request that can be read."""
-
-    async def call(request: Any, context: Context) -> None:
-        if isinstance(request, CallError):
-            await context.abort(grpc.StatusCode[request.status], str(request))
-        await handle(request, context)
-
-    return call
-
-
-def _readable_requests(handle: Any) -> Any:
-    """A handler that yields its answers, of requests that can be read."""
-
-    async def call(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        async def readable() -> AsyncIterator[Any]:
-            async for request in requests:
-                if isinstance(request, CallError):
-                    await context.abort(grpc.StatusCode[request.status], str(request))
-                yield request
-
-        async for answer in handle(readable(), context):
-            yield answer
-
-    return call
 
 
 class _Wrapping:

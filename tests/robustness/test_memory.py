@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import struct
 import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -105,6 +106,21 @@ async def test_a_call_that_failed_leaves_nothing_until_the_next_garbage_collecti
             assert len(held.requests) == 5
     finally:
         gc.enable()
+
+
+async def test_a_request_whose_answer_nobody_takes_is_let_go() -> None:
+    async def answer(request: Request, context: object) -> bytes:
+        return b"answer"
+
+    held = Held()
+    async with serving(held, answer) as (address, _):
+        with http2.Connection(address) as connection:
+            connection.greet(struct.pack(">HI", 4, 0))
+            connection.open(1, http2.call_headers("/a.B/C"))
+            connection.send(http2.frame(http2.DATA, http2.END_STREAM, 1, http2.message(SMALL)))
+            assert await asyncio.to_thread(connection.until, http2.HEADERS) == http2.HEADERS
+            await until(lambda: not any(request() for request in held.requests))
+            assert len(held.requests) == 1
 
 
 async def test_of_a_hundred_large_requests_a_few_are_read_at_a_time_and_all_are_answered() -> None:

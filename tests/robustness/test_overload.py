@@ -1,4 +1,4 @@
-"""O2 to O11: what is refused and ended under overload, and that nothing else is. `chaos` measures how fast."""
+"""O2 to O9: what is refused and ended under overload, and that nothing else is. `chaos` measures how fast."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -15,9 +14,7 @@ import pytest
 
 from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
-from service.errors import DeadlinePassed
 from service.model.runtime import Session
-from service.over_grpc.calls import WEIGHT_BYTES, answer_in_order
 from service.runs.batching import Batcher
 from service.runs.judging import Floats, Images
 from service.runs.queueing import Queue
@@ -215,57 +212,6 @@ async def test_o9_the_batch_that_was_ended_fails_alone() -> None:
         assert answered.answers.numbers == [2]
         with pytest.raises(RuntimeError, match="ended"):
             await hangs
-
-
-async def test_o11_whoever_reads_no_answers_is_let_go() -> None:
-    """`write` never comes back, as gRPC's does not while the caller's window is full."""
-
-    async def requests() -> AsyncIterator[pb.ClassifyStreamRequest]:
-        while True:
-            yield pb.ClassifyStreamRequest()
-            await asyncio.sleep(0)
-
-    async def answer(requests: Sequence[pb.ClassifyStreamRequest]) -> list[pb.ClassifyStreamResponse]:
-        return [pb.ClassifyStreamResponse() for _ in requests]
-
-    async def write(response: pb.ClassifyStreamResponse) -> None:
-        await asyncio.Event().wait()
-
-    with pytest.raises(ExceptionGroup) as error:
-        await answer_in_order(
-            requests(), answer, write, is_small=bool, window=4, draining=asyncio.Event(), max_write_s=0.05
-        )
-    assert error.group_contains(DeadlinePassed, match="the caller reads none")
-
-
-async def test_o11_a_stream_holds_only_so_many_bytes() -> None:
-    """A window of eight is full with two messages that weigh four."""
-    received, may_answer = 0, asyncio.Event()
-
-    async def requests() -> AsyncIterator[pb.ClassifyStreamRequest]:
-        nonlocal received
-        for _ in range(5):
-            received += 1
-            yield pb.ClassifyStreamRequest(image=bytes(3 * WEIGHT_BYTES))
-
-    async def answer(requests: Sequence[pb.ClassifyStreamRequest]) -> list[pb.ClassifyStreamResponse]:
-        await may_answer.wait()
-        return [pb.ClassifyStreamResponse() for _ in requests]
-
-    written: list[pb.ClassifyStreamResponse] = []
-
-    async def write(response: pb.ClassifyStreamResponse) -> None:
-        written.append(response)
-
-    stream = asyncio.create_task(
-        answer_in_order(requests(), answer, write, is_small=bool, window=8, draining=asyncio.Event())
-    )
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert received == 2
-    may_answer.set()
-    await stream
-    assert len(written) == 5
 
 
 async def test_o7_nothing_is_left_of_a_thousand_cancelled_calls(held: Held) -> None:
