@@ -19,6 +19,8 @@ from service.over_grpc.grpcio_options import grpcio_options
 from service.over_grpc.transport import Transport, choose
 from service.server import NOT_NATIVE
 from service.settings import Settings
+from tests.robustness import http2
+from tests.robustness.http2 import Connection
 from tests.server_process import ServerProcess
 
 
@@ -123,6 +125,36 @@ def test_what_the_transports_answer_by_themselves(transport: str, server: Server
         assert code(bytes(17 << 20)) == grpc.StatusCode.RESOURCE_EXHAUSTED
         too_much = code(raw, metadata=(("x-much", "m" * 20_000),))
         assert too_much == {"grpcio": grpc.StatusCode.RESOURCE_EXHAUSTED, "native": grpc.StatusCode.UNKNOWN}[transport]
+
+
+@pytest.mark.parametrize(
+    ("headers", "flags", "answered"),
+    [
+        ({}, http2.END_STREAM, {"grpcio", "native"}),
+        ({"grpc-timeout": "abc"}, http2.END_STREAM, {"native"}),
+        ({"grpc-timeout": "-1S"}, http2.END_STREAM, {"native"}),
+        # The caller may have more to send.
+        ({}, 0, {"grpcio"}),
+    ],
+)
+def test_what_the_transports_make_of_odd_calls(
+    transport: str, server: ServerProcess, headers: dict[str, str], flags: int, answered: set[str]
+) -> None:
+    """The same table."""
+    raw = pb.ClassifyRequest(format=pb.IMAGE_FORMAT_RAW_28X28, image=bytes(784)).SerializeToString()
+    if transport not in answered:
+        headers = {"grpc-timeout": "300m", **headers}
+    with Connection(server.grpc_address) as connection:
+        connection.greet()
+        connection.open(1, http2.call_headers(**headers))
+        connection.send(http2.frame(http2.DATA, flags, 1, http2.message(raw)))
+        ended = (kind for kind, bits, stream, _ in connection.frames() if stream == 1 and ends_or_answers(kind, bits))
+        assert (next(ended) == http2.DATA) == (transport in answered)
+
+
+def ends_or_answers(kind: int, flags: int) -> bool:
+    """Whether a frame is an answer, or says that there will be none."""
+    return kind in (http2.DATA, http2.RST_STREAM) or (kind == http2.HEADERS and bool(flags & http2.END_STREAM))
 
 
 async def test_more_calls_at_a_time_than_a_connection_may_have(server: ServerProcess) -> None:
