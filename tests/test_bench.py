@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.load import asks, h2, plots, second_opinion
-from tests.load.measuring import Bench, measure
+from tests.load.measuring import Bench, Measured, in_turns, measure
 from tests.load.report import Report
 from tests.load.targets import targets
 from tests.mnist_files import small_digits
@@ -101,6 +101,21 @@ def test_targets_are_reached_or_missed_and_told_of_what_was_measured() -> None:
         "native: raw images with 32 in flight": (2000.0, "at least 15000: MISSED"),
         "native: start to first right answer": (0.5, "at most 0.8: reached"),
     }
+
+
+def test_what_is_compared_to_a_floor_is_measured_in_turns_with_it() -> None:
+    floors, costs, order = iter([100.0, 110.0, 130.0]), iter([200.0, 300.0]), []
+
+    def floor() -> float:
+        order.append("floor")
+        return next(floors)
+
+    def work() -> Measured:
+        order.append("work")
+        return Measured(LOAD, next(costs))
+
+    assert [(done.cpu_us, beside) for done, beside in in_turns(floor, work, slices=2)] == [(200, 105), (300, 120)]
+    assert order == ["floor", "work", "floor", "work", "floor"]
 
 
 def test_the_pictures_show_what_there_is(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def main() -> None:
 def measure(bench: Bench, transports: list[str], parts: list[str]) -> None:
     """These parts, on these transports."""
     if "floors" in parts:
-        calls.floors(bench)
+        calls.floors(bench, transports)
     for transport in transports:
         if "start" in parts:
             calls.start_up(bench, transport)

@@ -35,17 +35,19 @@ def start_up(bench: Bench, transport: str) -> None:
         bench.report.add("memory", f"{transport}: resident memory after it", statistics.median(memory), "MB")
 
 
-def floors(bench: Bench) -> None:
+def floors(bench: Bench, transports: list[str]) -> None:
     """The model without a server, and gRPC without a model."""
     with bench.report.row("ONNX Runtime in process"):
         bench.report.add("floor", "ONNX Runtime in process, runs of 32", bench.alone_us(), "us CPU an image")
-    with empty_server(bench.server_cpu) as (pid, address):
-        raw = asks.raw(bench.images[0])
-        for in_flight in IN_FLIGHT:
-            with bench.report.row(name := f"empty grpc.aio call, {in_flight} in flight"):
-                done = measure(pid, address, raw, in_flight=in_flight, seconds=bench.seconds, cpu=bench.load_cpu)
-                bench.report.calls(name, done.load, done.cpu_us)
-                bench.report.point("in flight", "empty grpc.aio call", in_flight, done.cpu_us)
+    raw = asks.raw(bench.images[0])
+    for transport in transports:
+        kind = f"empty {'grpc.aio' if transport == 'grpcio' else transport} call"
+        with bench.report.row(kind), empty_server(bench.server_cpu, transport) as (pid, address):
+            for in_flight in IN_FLIGHT:
+                with bench.report.row(name := f"{kind}, {in_flight} in flight"):
+                    done = measure(pid, address, raw, in_flight=in_flight, seconds=bench.seconds, cpu=bench.load_cpu)
+                    bench.report.calls(name, done.load, done.cpu_us)
+                    bench.report.point("in flight", kind, in_flight, done.cpu_us)
 
 
 def single_calls(bench: Bench, server: ServerProcess, transport: str) -> None:

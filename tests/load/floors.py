@@ -1,6 +1,7 @@
 """What no server could beat on this machine, measured beside it: the model alone, and gRPC that does nothing.
 
-`python -m tests.load.floors` is the server that does nothing; it prints its port.
+`python -m tests.load.floors grpcio` is the server that does nothing, `native` the same on the other transport; it
+prints its port.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 
 import grpc
 import numpy as np
@@ -62,9 +64,9 @@ def median_seconds(work: Callable[[], object], seconds: float, clock: Callable[[
 
 
 @contextlib.contextmanager
-def empty_server(cpu: int) -> Iterator[tuple[int, str]]:
+def empty_server(cpu: int, transport: str = "grpcio") -> Iterator[tuple[int, str]]:
     """The server that does nothing, on one core: its process and its address."""
-    command = ["taskset", "-c", str(cpu), sys.executable, "-m", "tests.load.floors"]
+    command = ["taskset", "-c", str(cpu), sys.executable, "-m", "tests.load.floors", transport]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echo:
         assert echo.stdout is not None
         try:
@@ -73,9 +75,9 @@ def empty_server(cpu: int) -> Iterator[tuple[int, str]]:
             echo.kill()
 
 
-async def echo() -> None:
-    """A grpc.aio server that answers Classify with the same bytes, until it is killed."""
-    server = grpc.aio.server()
+async def echo(transport: str) -> None:
+    """A server that answers Classify with the same bytes, until it is killed."""
+    server: grpc.aio.Server = import_module("pygrpc_native.aio" if transport == "native" else "grpc.aio").server()
     answer = ANSWER.SerializeToString()
 
     async def classify(request: bytes, context: object) -> bytes:
@@ -90,4 +92,4 @@ async def echo() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.Runner(loop_factory=uvloop.new_event_loop).run(echo()))
+    sys.exit(asyncio.Runner(loop_factory=uvloop.new_event_loop).run(echo(sys.argv[1])))

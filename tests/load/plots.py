@@ -24,7 +24,7 @@ COLOURS = {
     "PNG": BLUE,
     "JPEG": ORANGE,
 }
-DASHED = ("99 %", "ModelInfer")
+DASHED = ("99 %", "ModelInfer", "native call")
 
 
 @dataclass(slots=True)
