@@ -19,6 +19,8 @@ IMAGE_SHAPE = (1, 28, 28)
 PIXELS = 28 * 28
 # The value of full ink in an FP32 image, unless the parameter of this name says otherwise.
 PIXEL_MAX, PIXEL_MAX_DEFAULT = "pixel_max", 255
+# One more than an error shows.
+MOST_DIMENSIONS = 9
 _LENGTH = struct.Struct("<I")
 
 _Input = pb.ModelInferRequest.InferInputTensor
@@ -39,7 +41,7 @@ def read_pixels(request: pb.ModelInferRequest, max_images: int) -> Images:
         NotImplementedYet: It is said to be in shared memory.
     """
     tensor, raw = _only_input(request)
-    shape = tuple(tensor.shape)
+    shape = _shape(tensor)
     if shape[1:] != IMAGE_SHAPE or shape[0] < 1:
         hint = "; the first dimension is the number of images" if shape == IMAGE_SHAPE else ""
         raise _wrong_shape(request, shape, "[-1,1,28,28]", hint)
@@ -66,7 +68,7 @@ def read_files(request: pb.ModelInferRequest, max_images: int) -> list[bytes]:
         NotImplementedYet: It is said to be in shared memory.
     """
     tensor, raw = _only_input(request)
-    shape = tuple(tensor.shape)
+    shape = _shape(tensor)
     if tensor.datatype != "BYTES":
         raise InvalidRequest(
             f"input 'image' of model '{request.model_name}' has datatype {tensor.datatype[:40]!r}; expected BYTES, "
@@ -75,10 +77,11 @@ def read_files(request: pb.ModelInferRequest, max_images: int) -> list[bytes]:
     if not shape or shape[0] < 1 or shape[1:] not in ((), (1,)):
         raise _wrong_shape(request, shape, "[-1]", "")
     _check_images(shape[0], max_images)
-    files = list(tensor.contents.bytes_contents) if raw is None else split_bytes(raw, shape[0])
+    # Counted before they are copied.
+    files = tensor.contents.bytes_contents if raw is None else split_bytes(raw, shape[0])
     if len(files) != shape[0]:
         raise InvalidRequest(f"input 'image' has the shape [{shape[0]}] and holds {len(files)} elements")
-    return files
+    return list(files)
 
 
 def split_bytes(raw: bytes, count: int) -> list[bytes]:
@@ -171,6 +174,11 @@ def _only_input(request: pb.ModelInferRequest) -> tuple[_Input, bytes | None]:
     if len(raw) != 1:
         raise InvalidRequest(f"raw_input_contents has {len(raw)} items for 1 input")
     return tensor, raw[0]
+
+
+def _shape(tensor: _Input) -> tuple[int, ...]:
+    """The shape, or as much of it as tells that it is wrong: it may be said to have millions of dimensions."""
+    return tuple(tensor.shape[:MOST_DIMENSIONS])
 
 
 def _read_uint8(tensor: _Input, raw: bytes | None, shape: tuple[int, ...]) -> Images:

@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from service.errors import CallError, InvalidRequest
-from service.over_grpc.wire import MOST_FIELDS, has_too_many_fields
+from service.over_grpc import wire
 
 if TYPE_CHECKING:
     # Generic in the stubs only.
@@ -23,17 +23,19 @@ def reader(parse: Callable[[bytes], Any], max_message_bytes: int) -> Callable[[b
     """A deserializer that returns what is wrong with a message: gRPC would tell the caller the name of a class.
 
     Args:
-        parse: Makes a message of bytes.
+        parse: Makes a message of bytes; that of a class of messages, whose fields are then known.
         max_message_bytes: Larger ones are wrong.
     """
+    message = getattr(parse, "__self__", None)
+    within = wire.inside(message.DESCRIPTOR) if message else wire.NOTHING
 
     def read(data: bytes) -> Any:
         if len(data) > max_message_bytes:
             return InvalidRequest(
                 f"the request message has {len(data)} bytes, the limit is {max_message_bytes} (--max-message-bytes)"
             )
-        if len(data) > LIGHT_BYTES and has_too_many_fields(data):
-            return InvalidRequest(f"the request message has more than {MOST_FIELDS} fields; no call takes as many")
+        if len(data) > LIGHT_BYTES and wire.has_too_many_fields(data, within=within):
+            return InvalidRequest(f"the request message has more than {wire.MOST_FIELDS} fields; no call takes as many")
         try:
             return parse(data)
         except DecodeError:

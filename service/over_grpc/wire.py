@@ -2,34 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
 # A batch of 65,536 images, the most that can be set, and some more.
 MOST_FIELDS = 70_000
 
+# What is inside the fields of these numbers, where that may be much: messages, or numbers of 64 bits.
+Inside = Mapping[int, "Inside | None"]
+NOTHING: Inside = MappingProxyType({})
+# Each may be one byte where many are packed into one field, and is eight when parsed: as many count as one field.
+LONG, NUMBERS_A_FIELD = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64), 8
 VARINT, EIGHT_BYTES, LENGTH, GROUP, END_OF_GROUP, FOUR_BYTES = range(6)
 
 
-def has_too_many_fields(data: bytes, most: int = MOST_FIELDS) -> bool:
+def inside(message: Descriptor) -> Inside:
+    """Which fields of a message hold messages, and what is in those, or many numbers: None.
+
+    Entries of a map count as one field each, whatever is in them: the parser keeps one.
+    """
+    found: dict[int, Inside | None] = {}
+    for field in message.fields:
+        of = field.message_type
+        if of is not None and of is not message and not of.GetOptions().map_entry and of.fields:
+            found[field.number] = inside(of)
+        elif field.is_repeated and field.cpp_type in LONG:
+            found[field.number] = None
+    return found
+
+
+def has_too_many_fields(data: bytes, most: int = MOST_FIELDS, within: Inside = NOTHING) -> bool:
     """Whether a message has more fields than any request needs: empty ones take two bytes here, and a hundred parsed.
 
-    Those inside its fields are not counted: none of our messages has others
-    in there that may be many. A group, which none of them has, counts as two,
-    its begin and its end, and what is inside it counts, too. No byte is looked
-    at twice. Of what is no message, the parser will tell.
+    Those inside its fields count where `within` has them. A group, which none
+    of our messages has, counts as two, its begin and its end, and what is
+    inside it counts, too. No byte is looked at twice. Of what is no message,
+    the parser will tell.
 
     Args:
         data: The message.
         most: Fields that are not too many.
+        within: What `inside` says of its type.
     """
-    end, position = len(data), 0
+    end, position, left = len(data), 0, most
+    # The ends of the fields that this one is in, and what is within those.
+    around: list[tuple[int, Inside]] = []
     try:
-        for _ in range(most):
-            if position >= end:
-                return False
+        while left > 0:
+            while position >= end:
+                if not around:
+                    return False
+                end, within = around.pop()
             tag, position = _varint(data, position)
+            left -= 1
             kind = tag & 7
             if kind == LENGTH:
                 length, position = _varint(data, position)
-                position += length
+                if (number := tag >> 3) not in within:
+                    position += length
+                elif (deeper := within[number]) is None:
+                    position, left = position + length, left - length // NUMBERS_A_FIELD
+                    if left < 0:
+                        return True
+                else:
+                    around.append((end, within))
+                    end, within = position + length, deeper
             elif kind == VARINT:
                 _, position = _varint(data, position)
             elif kind == FOUR_BYTES:
@@ -40,7 +79,7 @@ def has_too_many_fields(data: bytes, most: int = MOST_FIELDS) -> bool:
                 return False
     except IndexError:
         return False
-    return position < end
+    return position < len(data)
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

@@ -108,6 +108,16 @@ def test_i10_a_message_of_one_byte_too_many(channel: grpc.Channel) -> None:
     assert raised.value.code() == EXHAUSTED
 
 
+def test_health_lists_what_it_would_say_of_each_service(channel: grpc.Channel) -> None:
+    """A method that nobody wrote would be a fault of ours, with a traceback in the log for whoever asks."""
+    (data,) = sent(channel, "/grpc.health.v1.Health/List", b"")
+    statuses = health_pb2.HealthListResponse.FromString(data).statuses  # type: ignore[attr-defined]
+    assert {"", "digits.v1.DigitClassifier"} <= statuses.keys()
+    for name, status in statuses.items():
+        request = health_pb2.HealthCheckRequest(service=name).SerializeToString()
+        assert sent(channel, "/grpc.health.v1.Health/Check", request) == [status.SerializeToString()]
+
+
 TOO_MANY = "the request message has more than 70000 fields; no call takes as many"
 
 
