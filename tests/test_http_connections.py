@@ -141,9 +141,10 @@ class Caller:
 
     async def is_closed(self) -> bool:
         """Whether the server closes the connection, for which this waits, without a further word."""
-        with contextlib.suppress(ConnectionResetError):
-            return await self.reader.read() == b""
-        return True
+        async with asyncio.timeout(60):
+            with contextlib.suppress(ConnectionResetError):
+                return await self.reader.read() == b""
+            return True
 
 
 @contextlib.asynccontextmanager
@@ -184,7 +185,8 @@ async def test_an_answer_that_nobody_takes_is_given_up(monkeypatch: pytest.Monke
         await asyncio.to_thread(wait_until, lambda: bool(transports) and transports[0].is_closing())
 
 
-async def test_whoever_asks_nothing_makes_room_for_the_next_one() -> None:
+async def test_whoever_asks_nothing_makes_room_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connections, "REQUEST_S", 600)
     may_answer = asyncio.Event()
     asked = asyncio.Queue[None]()
 
@@ -210,7 +212,7 @@ async def test_whoever_asks_nothing_makes_room_for_the_next_one() -> None:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_port_that_is_full_leaves_descriptors_to_the_others(transport: str, workers: str, tmp_path: Path) -> None:
-    """A shell's limit of 200 files; twice as many connections, each with half a request, to every HTTP port."""
+    """A shell's limit of 200 files; to each HTTP port twice as many connections, which ask once and stay."""
     limited = tmp_path / "digitserve"
     limited.write_text(f'#!/bin/sh\nulimit -n 200\nexec {COMMAND} "$@"\n')
     limited.chmod(0o755)
@@ -218,8 +220,8 @@ def test_a_port_that_is_full_leaves_descriptors_to_the_others(transport: str, wo
     with ServerProcess(*flags, command=limited) as server, contextlib.ExitStack() as stack:
         for url in (server.http_url, server.ops_url) * 400:
             host, port = url.removeprefix("http://").split(":")
-            half = stack.enter_context(socket.create_connection((host, int(port))))
-            half.sendall(b"GET /livez HTTP/1.1\r\nHost: ")
+            kept = stack.enter_context(socket.create_connection((host, int(port))))
+            kept.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert server.get(f"{server.ops_url}/livez") == "ok\n"
         assert json.loads(server.get(f"{server.http_url}/v2/health/ready")) == {"ready": True}
         with Client(server.grpc_address) as client:
