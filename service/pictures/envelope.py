@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from service.errors import InvalidImage
 
@@ -27,6 +27,9 @@ OS2_BMP = (12).to_bytes(4, "little")
 MOST_COLOURS = 256
 
 PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+JPEG_SCAN = 0xDA
+# Size and colours of a picture that is not progressive.
+JPEG_SEQUENTIAL = {0xC0, 0xC1}
 # JFIF, EXIF or XMP, and Adobe's, which tells how the colours are written.
 JPEG_APPLICATIONS = {0xE0, 0xE1, 0xEE}
 TIFF_WIDTH, TIFF_HEIGHT, TIFF_COMPRESSION, TIFF_TILE_WIDTH, TIFF_TILE_HEIGHT = 256, 257, 259, 322, 323
@@ -61,6 +64,19 @@ def webp_size(file: bytes) -> tuple[int, int] | None:
     return int.from_bytes(file[26:28], "little") & 0x3FFF, int.from_bytes(file[28:30], "little") & 0x3FFF
 
 
+def is_read_by_rows(file: bytes) -> bool:
+    """Whether a JPEG file, without ballast, is decoded a few rows at a time.
+
+    One that brings its colours in scans of their own, as a progressive one
+    does, takes 2 bytes a pixel and colour, at whatever fraction it is decoded.
+    """
+    colours = 0
+    for marker, start, _ in _segments(file):
+        if marker in JPEG_SEQUENTIAL:
+            colours = file[start + 9]
+    return colours == file[start + 4]
+
+
 def _png(file: bytes) -> bytes:
     """Chunks: length (4 bytes), kind (4), content, checksum (4)."""
     view = memoryview(file)
@@ -82,9 +98,25 @@ def _png(file: bytes) -> bytes:
 
 
 def _jpeg(file: bytes) -> bytes:
-    """Segments: 0xFF, marker, length (2 bytes, itself included), content; then the first scan."""
     view, applications = memoryview(file), Counter[int]()
-    parts, position, seen = [view[:2]], 2, 0
+    parts = [view[:2]]
+    for marker, start, end in _segments(file):
+        applications[marker] += 1
+        is_application, is_comment = 0xE0 <= marker <= 0xEF, marker == 0xFE
+        if not is_comment and (not is_application or (marker in JPEG_APPLICATIONS and applications[marker] <= 2)):
+            parts.append(view[start:end])
+    # Within a scan 0xFF is never followed by 0xDA.
+    if (scans := file.count(b"\xff\xda", start)) > MOST_SCANS:
+        raise InvalidImage(f"the JPEG file has {scans} scans; at most {MOST_SCANS} are read")
+    return b"".join(parts)
+
+
+def _segments(file: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of a JPEG's segments, which are 0xFF, marker, length (2 bytes, itself included), content.
+
+    The last one is the first scan, with all that follows it.
+    """
+    position, seen = 2, 0
     while file[position : position + 2] != b"\xff\xda":
         seen += 1
         _check_parts(seen)
@@ -93,18 +125,10 @@ def _jpeg(file: bytes) -> bytes:
         if file[position] != 0xFF or marker in (0x00, 0xFF):
             position += 1
             continue
-        length = 0 if 0xD0 <= marker <= 0xD9 or marker == 0x01 else int.from_bytes(view[position + 2 : position + 4])
-        end = position + 2 + length
-        applications[marker] += 1
-        is_application, is_comment = 0xE0 <= marker <= 0xEF, marker == 0xFE
-        if not is_comment and (not is_application or (marker in JPEG_APPLICATIONS and applications[marker] <= 2)):
-            parts.append(view[position:end])
-        position = end
-    # Within a scan 0xFF is never followed by 0xDA.
-    if (scans := file.count(b"\xff\xda", position)) > MOST_SCANS:
-        raise InvalidImage(f"the JPEG file has {scans} scans; at most {MOST_SCANS} are read")
-    parts.append(view[position:])
-    return b"".join(parts)
+        length = 0 if 0xD0 <= marker <= 0xD9 or marker == 0x01 else int.from_bytes(file[position + 2 : position + 4])
+        yield marker, position, position + 2 + length
+        position += 2 + length
+    yield JPEG_SCAN, position, len(file)
 
 
 def _gif(file: bytes) -> bytes:

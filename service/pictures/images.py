@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
 
 from service.errors import InvalidImage
 from service.pictures.convention import SIDE, follows_convention, to_convention
-from service.pictures.envelope import LARGEST_EXIF_BYTES, webp_size, without_ballast
+from service.pictures.envelope import LARGEST_EXIF_BYTES, is_read_by_rows, webp_size, without_ballast
 from service.pictures.ink import find_ink
 from service.pictures.steps import Note, unnoted
 
@@ -101,9 +101,10 @@ class ImageReader:
         try:
             if size := webp_size(data):
                 self._check_pixels(*size)
-            with Image.open(io.BytesIO(without_ballast(data)), formats=FORMATS) as image:
+            picture = without_ballast(data)
+            with Image.open(io.BytesIO(picture), formats=FORMATS) as image:
                 self._check_pixels(image.width, image.height)
-                is_reduced = image.format == "JPEG" and "progressive" not in image.info
+                is_reduced = image.format == "JPEG" and is_read_by_rows(picture)
                 is_large = image.width * image.height > LARGE_PIXELS and not is_reduced
                 with self._large if is_large else contextlib.nullcontext():
                     return _to_picture(image)

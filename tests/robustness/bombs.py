@@ -78,6 +78,17 @@ def progressive_jpeg(side: int, extra_scans: int = 0) -> bytes:
     return file[:-2] + file[file.rfind(b"\xff\xda") : -2] * extra_scans + file[-2:]
 
 
+def jpeg_in_scans(side: int) -> bytes:
+    """A JPEG file that is not progressive and has a scan for each of its three colours."""
+    file = saved(Image.new("L", (side, side), 200), "JPEG")
+    # The one colour of this frame, in one scan, becomes three.
+    frame, scan = file.index(b"\xff\xc0"), file.rindex(b"\xff\xda")
+    colours = b"".join(bytes((number, 0x11, 0)) for number in (1, 2, 3))
+    scans = b"".join(segment(0xDA, bytes((1, number, 0, 0, 63, 0))) + file[scan + 10 : -2] for number in (1, 2, 3))
+    begin = segment(0xC0, file[frame + 4 : frame + 9] + b"\x03" + colours)
+    return file[:frame] + begin + file[frame + 13 : scan] + scans + file[-2:]
+
+
 def gif_with(blocks: bytes) -> bytes:
     """A small GIF file with blocks before its image."""
     file = saved(Image.new("L", (28, 28), 200), "GIF")
@@ -180,6 +191,7 @@ READ: Sequence[tuple[str, str, Callable[[], bytes]]] = (
 WELCOME: Sequence[tuple[str, str, Callable[[], bytes]]] = (
     ("I3", "JPEG, 16 MP, 3.7 MB, as phones write it", lambda: saved(noisy(4000), "JPEG", quality=80)),
     ("I3", "JPEG, 16 MP, progressive", lambda: progressive_jpeg(4000)),
+    ("I3", "JPEG, 16 MP, a scan for each colour", lambda: jpeg_in_scans(4000)),
     ("I3", "WebP, 16 MP", lambda: saved(noisy(4000), "WEBP", quality=50, method=0)),
     ("I3", "PNG, 16 MP, grey", lambda: png(4000, 4000)),
     ("I3", "PNG, 16 MP, 16-bit grey", lambda: png(4000, 4000, 16)),

@@ -18,11 +18,24 @@ from PIL import Image
 from service.errors import InvalidImage
 from service.observing.metrics import Metrics
 from service.pictures.decoding import Decoder
-from service.pictures.envelope import webp_size, without_ballast
+from service.pictures.envelope import is_read_by_rows, webp_size, without_ballast
 from service.pictures.images import ImageReader
 from service.settings import Settings
 from tests.pictures import Pixels, encode
-from tests.robustness.bombs import READ, REFUSED, WELCOME, chunk, exif, jpeg_with, png, saved, segment, tiff
+from tests.robustness.bombs import (
+    READ,
+    REFUSED,
+    WELCOME,
+    chunk,
+    exif,
+    jpeg_in_scans,
+    jpeg_with,
+    png,
+    progressive_jpeg,
+    saved,
+    segment,
+    tiff,
+)
 
 READER = ImageReader(Settings().max_image_bytes, Settings().max_image_pixels)
 PNG = encode(np.zeros((28, 28), np.uint8))
@@ -133,15 +146,26 @@ def test_s1_libtiff_says_nothing_on_stderr(capfd: pytest.CaptureFixture[str]) ->
     assert capfd.readouterr().err == ""
 
 
-async def test_i3_large_pictures_are_decoded_one_at_a_time() -> None:
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_i3_only_a_jpeg_with_all_its_colours_in_one_scan_is_read_by_rows(mode: str) -> None:
+    """Any other takes 2 bytes a pixel and colour; what follows the picture in the file, as of some phones, does not."""
+    photo = saved(Image.new(mode, (64, 64)), "JPEG")
+    assert is_read_by_rows(photo) and is_read_by_rows(photo + photo)
+    assert not is_read_by_rows(saved(Image.new(mode, (64, 64)), "JPEG", progressive=True))
+    assert not is_read_by_rows(jpeg_in_scans(64))
+
+
+@pytest.mark.parametrize("file", [png(2100, 2100), progressive_jpeg(2100), jpeg_in_scans(2100)])
+async def test_i3_large_pictures_are_decoded_one_at_a_time(file: bytes) -> None:
     """Small ones pass meanwhile: the lock is held by the test as a large picture would hold it."""
     reader = ImageReader(READER.max_bytes, READER.max_pixels)
     decoder = Decoder(reader, threads=2, max_images=10, observer=Metrics())
     with reader._large:
-        large = asyncio.create_task(decoder.read([png(2100, 2100)]))
+        large = asyncio.create_task(decoder.read([file]))
         await decoder.read([PNG])
         phone_photo = encode(np.zeros((2100, 2100), np.uint8), "JPEG")
-        await decoder.read([phone_photo])
+        for _ in range(10):
+            await decoder.read([phone_photo])
         assert not large.done()
     assert np.array_equal(np.array((await large)[0]), np.zeros((28, 28), np.uint8))
     decoder.close()
