@@ -7,9 +7,11 @@ that could stays in force. Nothing here ever shows a key or a token.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import logging
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,13 @@ log = logging.getLogger(__name__)
 FOLLOW_S = 1.0
 # Sixteen characters drawn at random cannot be guessed over a network.
 MIN_TOKEN_CHARACTERS = 16
+CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
+# How a certificate (DER) names the kind of its key, of those that gRPC's TLS takes; Python's takes more.
+KINDS_OF_KEY = {
+    "RSA": bytes.fromhex("300d06092a864886f70d0101010500"),
+    "P-256": bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107"),
+    "P-384": bytes.fromhex("301006072a8648ce3d020106052b81040022"),
+}
 
 Made = TypeVar("Made")
 
@@ -114,7 +123,7 @@ class Certificates:
             client_ca_file: PEM certificates of the callers' authorities; None lets everyone in.
 
         Raises:
-            SecretUnusable: A file cannot be read, or they do not belong together.
+            SecretUnusable: A file cannot be read, they do not belong together, or gRPC cannot use the key.
         """
         self._cert_file, self._key_file, self._client_ca_file = cert_file, key_file, client_ca_file
         self.callers_show_theirs = client_ca_file is not None
@@ -124,7 +133,13 @@ class Certificates:
     def _make(self) -> Pem:
         client_ca = None if self._client_ca_file is None else read(self._client_ca_file)
         # gRPC would find out about a broken pair only in the middle of a handshake; Python says so at once.
-        return Pem(read(self._cert_file), read(self._key_file), client_ca, self._context())
+        made = Pem(read(self._cert_file), read(self._key_file), client_ca, self._context())
+        first = CERTIFICATE.search(made.certificate)
+        if not first or not any(kind in base64.b64decode(first[1]) for kind in KINDS_OF_KEY.values()):
+            raise SecretUnusable(
+                f"the key of {self._cert_file} must be one of {', '.join(KINDS_OF_KEY)}: gRPC knows no other"
+            )
+        return made
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -76,7 +76,7 @@ class Settings:
         "on", "access", "on or off: the page at / of the HTTP port, on which people draw digits", one_of("on", "off")
     )
     tls_cert_file: str = _setting("", "access", "PEM certificates of the server; every port speaks TLS then")
-    tls_key_file: str = _setting("", "access", "PEM key that belongs to them")
+    tls_key_file: str = _setting("", "access", "PEM key that belongs to them: RSA, P-256 or P-384")
     tls_client_ca_file: str = _setting(
         "", "access", "PEM authorities; callers need a certificate of one, probes of the operations port excepted"
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.manifests import needs
 
-NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+P256 = ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 
 
 def make_certificates(folder: Path) -> None:
@@ -27,17 +28,17 @@ def make_certificates(folder: Path) -> None:
     sign(folder, "tls", folder)
 
 
-def sign(authority: Path, name: str, folder: Path) -> None:
-    """Make a certificate of the authority: folder/name.crt and folder/name.key."""
-    by = ("-CA", authority / "ca.crt", "-CAkey", authority / "ca.key")
+def sign(authority: Path, name: str, folder: Path, kind: Sequence[str] = P256) -> None:
+    """Make a certificate of the authority, with a key of some kind: folder/name.crt and folder/name.key."""
+    by = ("-CA", authority / "ca.crt", "-CAkey", authority / "ca.key", "-subj", f"/CN={name}")
     names = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    openssl(*by, *names, "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt")
+    openssl(*by, *names, "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt", kind=kind)
 
 
 def sign_expired(authority: Path, name: str, folder: Path) -> None:
     """Make a certificate of the authority that was good until yesterday."""
     request, key = folder / f"{name}.csr", folder / f"{name}.key"
-    made = ("req", *NEW_KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
+    made = ("req", "-newkey", *P256, "-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", request)
     by = ("-CA", authority / "ca.crt", "-CAkey", authority / "ca.key", "-CAcreateserial", "-days", "-1")
     for arguments in (made, ("x509", "-req", "-in", request, *by, "-out", folder / f"{name}.crt")):
         subprocess.run([needs("openssl"), *arguments], check=True, capture_output=True)
@@ -53,10 +54,9 @@ def renew(folder: Path) -> None:
     (folder / "..data_tmp").rename(folder / "..data")
 
 
-def openssl(*arguments: str | Path) -> None:
-    subprocess.run(
-        [needs("openssl"), "req", "-x509", *NEW_KEY, "-days", "2", *arguments], check=True, capture_output=True
-    )
+def openssl(*arguments: str | Path, kind: Sequence[str] = P256) -> None:
+    made = ("req", "-x509", "-newkey", *kind, "-nodes", "-days", "2", *arguments)
+    subprocess.run([needs("openssl"), *made], check=True, capture_output=True)
 
 
 def context_of(folder: Path, client: str | None) -> ssl.SSLContext:

@@ -102,6 +102,39 @@ def test_s4_what_the_files_hold_meanwhile_is_logged_once_and_not_taken(
     assert certificates.files.current is not before
 
 
+def curve(name: str) -> list[str]:
+    return ["ec", "-pkeyopt", f"ec_paramgen_curve:{name}"]
+
+
+@pytest.mark.parametrize("kind", [["rsa:2048"], curve("secp384r1")])
+def test_keys_of_every_kind_that_is_taken_are_of_use_to_grpc(folder: Path, kind: list[str]) -> None:
+    sign(folder, "tls", folder, kind)
+    with ServerProcess(*flags(folder), tls=context_of(folder, "client")) as process:
+        address = process.grpc_address.replace("127.0.0.1", "localhost")
+        with Client(address, access=shown_by(folder, "client")) as client:
+            assert client.classify(BLANK).rejection_reason == "blank"
+        assert process.metric("digitserve_ready") == 1
+
+
+@pytest.mark.parametrize(
+    "kind", [curve("secp521r1"), curve("secp256k1"), ["ed25519"], ["ed448"], ["rsa-pss"]], ids=lambda kind: kind[-1]
+)
+def test_s4_keys_of_other_kinds_are_refused_at_the_start_and_when_renewed(
+    folder: Path, kind: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Python's TLS takes some of them, gRPC's or its callers' do not."""
+    files = (folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
+    certificates = Certificates(*files)
+    before = certificates.files.current
+    sign(folder, "tls", folder, kind)
+    certificates.files.look()
+    assert certificates.files.current is before
+    text = f"the key of {files[0]} must be one of RSA, P-256, P-384: gRPC knows no other"
+    assert caplog.messages == [f"the TLS certificate stays as it was: {text}"]
+    with pytest.raises(SecretUnusable, match=text):
+        Certificates(*files)
+
+
 @pytest.mark.parametrize("caller", ["nobody", "stranger", "expired", "plaintext"])
 def test_s5_callers_whom_no_authority_vouches_for_reach_no_handler(
     mutual_tls: ServerProcess, folder: Path, caller: str
