@@ -80,7 +80,7 @@ async def test_a_file_that_ends_the_process_ends_another_one(tmp_path: Path) -> 
         assert await ask.infer() == ("1", 1)
 
 
-async def test_a_bad_file_in_the_place_of_the_loaded_one_changes_nothing(tmp_path: Path) -> None:
+async def test_e3_a_bad_file_in_the_place_of_the_loaded_one_changes_nothing(tmp_path: Path) -> None:
     for version in (1, 2):
         put(tmp_path, version, answering(version))
     async with serving(tmp_path) as ask:

@@ -163,7 +163,7 @@ def test_the_tokens_are_read_where_the_secret_is_mounted() -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_pods_are_restricted(folder: str) -> None:
+def test_s10_pods_are_restricted(folder: str) -> None:
     """As the Pod Security Standard "restricted" demands, and a read-only root and no token beyond it."""
     resources = render(folder)
     spec = pod(resources)

@@ -118,7 +118,9 @@ def test_a_batch_of_the_wrong_size_is_refused(
     assert text in details
 
 
-def test_one_bad_image_among_31_good_ones_in_a_batch(stub: digits_pb2_grpc.DigitClassifierStub, digits: Digits) -> None:
+def test_o12_one_bad_image_among_31_good_ones_in_a_batch(
+    stub: digits_pb2_grpc.DigitClassifierStub, digits: Digits
+) -> None:
     files = [encode(image) for image in digits[0][:31]]
     alone = [stub.Classify(pb.ClassifyRequest(image=file)).prediction for file in files]
     files.insert(17, b"not an image")

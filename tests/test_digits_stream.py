@@ -49,7 +49,7 @@ def test_an_id_that_comes_back_is_no_long_text(stub: digits_pb2_grpc.DigitClassi
     assert longer.id == "y" * 1024 and "1025 characters, the limit is 1024" in longer.error.message
 
 
-def test_one_bad_image_among_31_good_ones_in_a_stream(
+def test_o12_one_bad_image_among_31_good_ones_in_a_stream(
     stub: digits_pb2_grpc.DigitClassifierStub, digits: Digits
 ) -> None:
     files = [encode(image) for image in digits[0][:31]]

@@ -53,7 +53,7 @@ async def test_a_policy_that_fits_nothing_stops_the_start(tmp_path: Path) -> Non
             pass
 
 
-async def test_a_caller_who_leaves_does_not_break_off_a_load(tmp_path: Path) -> None:
+async def test_e6_a_caller_who_leaves_does_not_break_off_a_load(tmp_path: Path) -> None:
     put(tmp_path, 1, answering(1))
     async with serving(tmp_path) as ask:
         put(tmp_path, 2, answering(2))
@@ -62,6 +62,15 @@ async def test_a_caller_who_leaves_does_not_break_off_a_load(tmp_path: Path) -> 
             pass
         asked.cancel()
         await ask.load()
+        assert await ask.infer() == ("2", 2)
+        assert await asyncio.to_thread(ask.shows, 'digitserve_model_loads_total{outcome="loaded"} 2.0')
+
+
+async def test_e6_a_hundred_loads_at_once_load_once(tmp_path: Path) -> None:
+    put(tmp_path, 1, answering(1))
+    async with serving(tmp_path) as ask:
+        put(tmp_path, 2, answering(2))
+        await asyncio.gather(*(ask.load() for _ in range(100)))
         assert await ask.infer() == ("2", 2)
         assert await asyncio.to_thread(ask.shows, 'digitserve_model_loads_total{outcome="loaded"} 2.0')
 

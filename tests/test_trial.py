@@ -14,7 +14,7 @@ from tests.answering import answering, put
 from tests.server_process import ServerProcess, wait_until
 
 
-def test_a_trial_in_progress_does_not_hold_up_the_end(tmp_path: Path) -> None:
+def test_e6_a_trial_in_progress_does_not_hold_up_the_end(tmp_path: Path) -> None:
     put(tmp_path, 1, answering(1))
     flags = ("--models-dir", str(tmp_path), "--model-control", "explicit", "--drain-timeout-s", "1")
     with ServerProcess(*flags) as server, grpc.insecure_channel(server.grpc_address) as channel:

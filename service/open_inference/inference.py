@@ -30,8 +30,8 @@ EXTENSIONS = (
     "statistics",
     "binary_tensor_data",
 )
-# Each has 180 kB of numbers; gRPC's clients take messages of 4 MB unless told otherwise.
-MAX_EXPLAINED_IMAGES = 16
+# gRPC's clients take messages of 4 MB unless told otherwise.
+MAX_EXPLAINED_IMAGES, EXPLAINED_BYTES = 16, 180_000
 
 
 class Inference:
@@ -244,6 +244,11 @@ class Inference:
         except TimeoutError:
             raise DeadlinePassed(f"the deadline passed: the request gives itself {timeout_us} us") from None
         return outputs.response(request, wanted, inferred, values)
+
+    def much_to_say(self, request: pb.ModelInferRequest | CallError) -> int:
+        """Bytes that the answer may have beyond those of an ordinary one."""
+        explains = isinstance(request, pb.ModelInferRequest) and self._own_names.get(request.model_name) == LAYERS_DOOR
+        return MAX_EXPLAINED_IMAGES * EXPLAINED_BYTES if explains else 0
 
     def _door(self, name: str, version: str = "") -> Door:
         """The model that callers call this."""

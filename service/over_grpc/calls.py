@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     # Generic in the stubs only.
     Context = grpc.aio.ServicerContext[Any, Any]
 
-# With a window of 64, a stream holds 16 MiB of what was received, and one message.
-WEIGHT_BYTES = 1 << 18
+# With a window of 64, a stream holds 8 MiB of what was received, and one message.
+WEIGHT_BYTES = 1 << 17
+# Of all streams together; beyond it, each has one request at a time.
+MOST_BYTES = 64 << 20
 MAX_WRITE_S = 10.0
 CENTURY_S = 3e9
 
@@ -36,9 +39,9 @@ def deadline_of(context: Context) -> float | None:
     return None if remaining is None or remaining > CENTURY_S else time.monotonic() + remaining
 
 
-def _weight(request: Any) -> int:
-    """How much of a stream's window a message takes: 1, and 1 more for every `WEIGHT_BYTES`."""
-    return 1 if isinstance(request, CallError) else 1 + request.ByteSize() // WEIGHT_BYTES
+def received_bytes(request: Any) -> int:
+    """Bytes of a request."""
+    return 0 if isinstance(request, CallError) else request.ByteSize()
 
 
 class Streams:
@@ -55,6 +58,9 @@ class Streams:
         self._draining = draining
         self._hang_up = hang_up
         self._max_write_s = max_write_s
+        self._bytes = 0
+        # Streams that wait until others hold less, or until they hold nothing themselves.
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def answer_in_order(
         self,
@@ -63,6 +69,7 @@ class Streams:
         context: Context,
         *,
         is_small: Callable[[Request], bool],
+        size: Callable[[Request], int] = received_bytes,
         window: int,
     ) -> None:
         """Write the answer to every request, in the order of the requests.
@@ -72,6 +79,7 @@ class Streams:
             answer: Makes the answers to some requests; runs for several groups of them at once.
             context: Of the call; sends the answers.
             is_small: Whether a request may be answered together with its neighbours: what is large would hold them up.
+            size: Bytes to hold for a request until its answer is sent.
             window: Requests that are worked on at the same time.
 
         Raises:
@@ -82,19 +90,31 @@ class Streams:
         arrived, has_ended = asyncio.Event(), False
         answers: asyncio.Queue[asyncio.Task[Sequence[Response]] | None] = asyncio.Queue()
         # Of the requests that are not answered.
-        weights: deque[int] = deque()
+        sizes: deque[int] = deque()
+        waiting: asyncio.Future[None] | None = None
         writing_since: float | None = None
         # Makes a caller who sends faster than we answer wait.
         room = asyncio.Semaphore(window)
 
+        def weight(bytes_held: int) -> int:
+            """How much of the window a request takes: 1, and 1 more for every `WEIGHT_BYTES`."""
+            return min(1 + bytes_held // WEIGHT_BYTES, window)
+
         async def receive() -> None:
-            nonlocal has_ended
+            nonlocal has_ended, waiting
             incoming = aiter(requests)
             try:
                 # First the room, then the request: what was received is answered, also when draining cuts in.
-                while await room.acquire() and (request := await anext(incoming, None)) is not None:
-                    weights.append(min(_weight(request), window))
-                    for _ in range(weights[-1] - 1):
+                while await room.acquire():
+                    if sizes and self._bytes > MOST_BYTES:
+                        waiting = asyncio.get_running_loop().create_future()
+                        self._waiting.append(waiting)
+                        await waiting
+                    if (request := await anext(incoming, None)) is None:
+                        break
+                    sizes.append(size(request))
+                    self._bytes += sizes[-1]
+                    for _ in range(weight(sizes[-1]) - 1):
                         await room.acquire()
                     arrivals.append(request)
                     arrived.set()
@@ -130,7 +150,7 @@ class Streams:
                 ):
                     raise DeadlinePassed(f"an answer could not be sent for {limit_s:g} s: the caller reads none")
 
-        async with asyncio.TaskGroup() as tasks:
+        async with self._letting_go(sizes), asyncio.TaskGroup() as tasks:
             receiving = tasks.create_task(receive())
             tasks.create_task(begin())
             watching = tasks.create_task(stop_receiving_when_draining())
@@ -144,12 +164,33 @@ class Streams:
                         # Whoever called has left.
                         raise asyncio.CancelledError from None
                     writing_since = None
-                    for _ in range(weights.popleft()):
+                    self._bytes -= sizes[0]
+                    for _ in range(weight(sizes.popleft())):
                         room.release()
+                    self._go_on(None if sizes else waiting)
             watching.cancel()
             reading.cancel()
         if receiving.cancelled():
             raise NotReady("the server is shutting down; what it received is answered, another one may do the rest")
+
+    @contextlib.asynccontextmanager
+    async def _letting_go(self, sizes: Sequence[int]) -> AsyncIterator[None]:
+        """Count no more, at the end, what was not answered."""
+        try:
+            yield
+        finally:
+            self._bytes -= sum(sizes)
+            self._go_on(None)
+
+    def _go_on(self, own: asyncio.Future[None] | None) -> None:
+        """Have that stream go on, if it waits, and the one that has waited longest, if there is room."""
+        if own and not own.done():
+            own.set_result(None)
+            self._waiting.remove(own)
+        while self._waiting and self._bytes <= MOST_BYTES:
+            if not (first := self._waiting.popleft()).done():
+                first.set_result(None)
+                break
 
 
 def _next_group(arrivals: deque[Request], is_small: Callable[[Request], bool]) -> list[Request]:

@@ -12,7 +12,7 @@ from protos import grpc_service_pb2_grpc
 from service.errors import CallError, NotImplementedYet
 from service.open_inference.inference import Inference
 from service.open_inference.outputs import MAX_ID_CHARACTERS
-from service.over_grpc.calls import Streams, deadline_of
+from service.over_grpc.calls import Streams, deadline_of, received_bytes
 
 if TYPE_CHECKING:
     # Generic in the stubs only.
@@ -88,6 +88,7 @@ class InferenceCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             context,
             # Each may be a batch.
             is_small=lambda _: False,
+            size=lambda request: received_bytes(request) + self._inference.much_to_say(request),
             window=self._stream_window,
         )
 

@@ -45,7 +45,7 @@ def test_t4_the_call_of_a_peer_whose_cable_is_pulled_ends_in_time() -> None:
     assert code == 0, seen
 
 
-def test_soak_notices_a_leak_and_only_that() -> None:
+def test_s12_soak_notices_a_leak_and_only_that() -> None:
     """In seconds a server still warms up, so that the limit is far above what `make soak` allows."""
     code, output = run("soak", "--seconds", "8", "--megabytes", "200")
     assert code == 0, output

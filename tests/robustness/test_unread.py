@@ -16,7 +16,7 @@ from protos import digits_pb2 as pb
 from protos import digits_pb2_grpc
 from service.errors import DeadlinePassed
 from service.observing.metrics import Metrics
-from service.over_grpc import answers
+from service.over_grpc import answers, calls
 from service.over_grpc.calls import WEIGHT_BYTES, Streams
 from service.over_grpc.interceptors import CallInterceptor
 from service.server import running
@@ -114,8 +114,8 @@ async def test_o11_large_answers_are_refused_while_too_many_are_not_taken(monkey
 @contextlib.asynccontextmanager
 async def streaming(max_write_s: float) -> AsyncIterator[tuple[str, CallInterceptor]]:
     """A server with a stream that answers every message with its like."""
-    calls = CallInterceptor(Metrics(), None, max_message_bytes=1 << 20, holds_back=True)
-    streams = Streams(calls.draining, calls.answers.hang_up, max_write_s=max_write_s)
+    interceptor = CallInterceptor(Metrics(), None, max_message_bytes=1 << 20, holds_back=True)
+    streams = Streams(interceptor.draining, interceptor.answers.hang_up, max_write_s=max_write_s)
 
     async def stream(requests: AsyncIterator[Any], context: Any) -> None:
         async def same(requests: Sequence[Any]) -> Sequence[Any]:
@@ -126,27 +126,27 @@ async def streaming(max_write_s: float) -> AsyncIterator[tuple[str, CallIntercep
     server = grpc.aio.server()
     kind = pb.ClassifyRequest
     handler = grpc.stream_stream_rpc_method_handler(cast(Any, stream), kind.FromString, kind.SerializeToString)
-    calls.before(server).add_registered_method_handlers("a.B", {"Stream": handler})
+    interceptor.before(server).add_registered_method_handlers("a.B", {"Stream": handler})
     async with listening(server) as address:
-        yield address, calls
+        yield address, interceptor
 
 
 async def test_o11_whoever_reads_no_answers_of_a_stream_is_hung_up_on(caplog: pytest.LogCaptureFixture) -> None:
-    async with streaming(max_write_s=0.2) as (address, calls), deaf(address) as caller:
+    async with streaming(max_write_s=0.2) as (address, interceptor), deaf(address) as caller:
         await caller.call(STREAM, RAW_BLANK.SerializeToString(), ends=False)
         await caller.closed()
-        await calls.idle.wait()
+        await interceptor.idle.wait()
     assert "fault" not in caplog.text
 
 
 async def test_o11_whoever_leaves_a_stream_while_it_is_written_to_is_no_fault_of_ours(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with streaming(max_write_s=60) as (address, calls), deaf(address) as caller:
+    async with streaming(max_write_s=60) as (address, interceptor), deaf(address) as caller:
         stream = await caller.call(STREAM, RAW_BLANK.SerializeToString(), ends=False)
         await caller.until_headers(stream)
         caller.connection.send(http2.frame(http2.RST_STREAM, 0, stream, http2.CANCEL))
-        await calls.idle.wait()
+        await interceptor.idle.wait()
     assert "fault" not in caplog.text
 
 
@@ -208,3 +208,43 @@ async def test_o11_a_stream_holds_only_so_many_bytes() -> None:
     may_answer.set()
     await stream
     assert len(call.messages) == 5
+
+
+async def test_streams_have_one_request_at_a_time_once_all_of_them_hold_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever reads goes on beside those who do not, and what these hold is let go of when they end."""
+    monkeypatch.setattr(calls, "MOST_BYTES", 1000)
+    received: list[str] = []
+    streams = Streams(asyncio.Event(), bool)
+
+    def stream(name: str, call: Written) -> asyncio.Task[None]:
+        async def requests() -> AsyncIterator[pb.ClassifyStreamRequest]:
+            for _ in range(6):
+                received.append(name)
+                yield pb.ClassifyStreamRequest(image=bytes(800))
+
+        async def answer_one(requests: Sequence[pb.ClassifyStreamRequest]) -> list[pb.ClassifyStreamResponse]:
+            await asyncio.sleep(0)
+            return await answer(requests)
+
+        return asyncio.create_task(
+            streams.answer_in_order(requests(), answer_one, cast(Any, call), is_small=lambda _: False, window=8)
+        )
+
+    async def until(count: int, name: str) -> None:
+        for _ in range(2000):
+            await asyncio.sleep(0)
+        assert received.count(name) == count
+
+    unread = stream("unread", Written(reads=False))
+    await until(2, "unread")
+    reads = Written(reads=True)
+    await stream("reads", reads)
+    assert len(reads.messages) == 6
+    second = stream("second", Written(reads=False))
+    await until(1, "second")
+    unread.cancel()
+    await until(2, "second")
+    second.cancel()
+    await asyncio.gather(unread, second, return_exceptions=True)
