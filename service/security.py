@@ -27,11 +27,9 @@ FOLLOW_S = 1.0
 MIN_TOKEN_CHARACTERS = 16
 CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 # How a certificate (DER) names the kind of its key, of those that gRPC's TLS takes; Python's takes more.
-KINDS_OF_KEY = {
-    "RSA": bytes.fromhex("300d06092a864886f70d0101010500"),
-    "P-256": bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107"),
-    "P-384": bytes.fromhex("301006072a8648ce3d020106052b81040022"),
-}
+RSA = bytes.fromhex("300d06092a864886f70d0101010500")
+P_256 = bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107")
+P_384 = bytes.fromhex("301006072a8648ce3d020106052b81040022")
 
 Made = TypeVar("Made")
 
@@ -135,9 +133,9 @@ class Certificates:
         # gRPC would find out about a broken pair only in the middle of a handshake; Python says so at once.
         made = Pem(read(self._cert_file), read(self._key_file), client_ca, self._context())
         first = CERTIFICATE.search(made.certificate)
-        if not first or not any(kind in base64.b64decode(first[1]) for kind in KINDS_OF_KEY.values()):
+        if not first or not any(kind in base64.b64decode(first[1]) for kind in (RSA, P_256, P_384)):
             raise SecretUnusable(
-                f"the key of {self._cert_file} must be one of {', '.join(KINDS_OF_KEY)}: gRPC knows no other"
+                f"{self._cert_file} must have a PEM certificate with an RSA, P-256 or P-384 key: gRPC knows no other"
             )
         return made
 

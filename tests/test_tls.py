@@ -129,7 +129,7 @@ def test_s4_keys_of_other_kinds_are_refused_at_the_start_and_when_renewed(
     sign(folder, "tls", folder, kind)
     certificates.files.look()
     assert certificates.files.current is before
-    text = f"the key of {files[0]} must be one of RSA, P-256, P-384: gRPC knows no other"
+    text = f"{files[0]} must have a PEM certificate with an RSA, P-256 or P-384 key: gRPC knows no other"
     assert caplog.messages == [f"the TLS certificate stays as it was: {text}"]
     with pytest.raises(SecretUnusable, match=text):
         Certificates(*files)
