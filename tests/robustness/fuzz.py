@@ -30,13 +30,26 @@ from protos import grpc_service_pb2 as oip
 from service.errors import CallError, ModelUnusable
 from service.model.manifest import Manifest
 from service.open_inference import tensors
-from service.over_grpc.wire import has_too_many_fields
+from service.open_inference.doors import FILES_DOOR, PIXELS_DOOR
+from service.open_inference.outputs import wanted
+from service.over_grpc.reading import reader
+from service.over_grpc.wire import has_too_many_fields, inside
 from service.pictures.images import FORMATS, ImageReader
 from service.settings import Settings
 from tests.robustness.bombs import saved
 
 MOST_SECONDS = 1.0
 MOST_BYTES = 64 << 20
+# As calls have them.
+INFERENCE_READER, *READERS = (
+    reader(kind.FromString, Settings().max_message_bytes)
+    for kind in (
+        oip.ModelInferRequest,
+        digits_pb2.ClassifyRequest,
+        digits_pb2.ClassifyBatchRequest,
+        digits_pb2.ExplainRequest,
+    )
+)
 READER = ImageReader(Settings().max_image_bytes, 1_000_000)
 
 
@@ -48,15 +61,21 @@ def images(data: bytes) -> None:
 def messages(data: bytes) -> None:
     """A request, as it comes from the wire, up to where pixels are handed to the model."""
     has_too_many_fields(data)
-    for kind in (digits_pb2.ClassifyRequest, digits_pb2.ClassifyBatchRequest, digits_pb2.ExplainRequest):
-        kind.FromString(data)
+    for read in READERS:
+        read(data)
     tensor_requests(data)
 
 
 def tensor_requests(data: bytes) -> None:
     """A request of the Open Inference Protocol."""
-    request = oip.ModelInferRequest.FromString(data)
-    for read in (tensors.read_pixels, tensors.read_files):
+    # Readers do not count the fields of requests as small as these.
+    has_too_many_fields(data, within=inside(oip.ModelInferRequest.DESCRIPTOR))
+    request = INFERENCE_READER(data)
+    if isinstance(request, CallError):
+        raise request
+    for door, read in ((PIXELS_DOOR, tensors.read_pixels), (FILES_DOOR, tensors.read_files)):
+        with contextlib.suppress(CallError):
+            wanted(request, door)
         with contextlib.suppress(CallError):
             read(request, 32)
 
