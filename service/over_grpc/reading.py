@@ -26,8 +26,9 @@ def reader(parse: Callable[[bytes], Any], max_message_bytes: int) -> Callable[[b
         parse: Makes a message of bytes; that of a class of messages, whose fields are then known.
         max_message_bytes: Larger ones are wrong.
     """
-    message = getattr(parse, "__self__", None)
-    within = wire.inside(message.DESCRIPTOR) if message else wire.NOTHING
+    # Of a method of another class, there is none.
+    message = getattr(getattr(parse, "__self__", None), "DESCRIPTOR", None)
+    within = wire.inside(message) if message else wire.NOTHING
 
     def read(data: bytes) -> Any:
         if len(data) > max_message_bytes:
