@@ -164,6 +164,8 @@ def start(format: str, speaker: str = "") -> None:
     logging.getLogger("pygrpc_native").setLevel(logging.ERROR)
     # What it has to say is about callers who do not speak HTTP.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    # A caller who leaves while an answer is sent; anyone could fill the log with it.
+    logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: "raised in core" not in record.getMessage())
     handler = _Handler()
     handler.setFormatter(_JsonFormatter(speaker) if format == JSON else _TextFormatter(speaker))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

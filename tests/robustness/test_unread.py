@@ -22,6 +22,7 @@ from service.over_grpc.interceptors import CallInterceptor
 from service.server import running
 from tests.listening import listening
 from tests.robustness import http2
+from tests.server_process import ServerProcess
 from tests.test_server import RAW_BLANK, free_ports
 
 EXPLAIN = "/digits.v1.DigitClassifier/Explain"
@@ -109,6 +110,15 @@ async def test_o11_large_answers_are_refused_while_too_many_are_not_taken(monkey
                 return
             await asyncio.sleep(0.01)
         raise AssertionError("20 s were not enough")
+
+
+async def test_whoever_leaves_while_an_answer_is_sent_writes_nothing_into_the_log() -> None:
+    with ServerProcess("--transport", "grpcio") as server:
+        async with deaf(server.grpc_address) as caller:
+            await caller.until_headers(await caller.call(EXPLAIN, IMAGE.SerializeToString()))
+        async with grpc.aio.insecure_channel(server.grpc_address) as channel:
+            await digits_pb2_grpc.DigitClassifierStub(channel).Classify(RAW_BLANK)
+        assert "Traceback" not in server.stop()[1]
 
 
 @contextlib.asynccontextmanager
