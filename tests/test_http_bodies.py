@@ -94,6 +94,7 @@ async def test_a_body_is_forgotten_when_its_caller_leaves() -> None:
         await until_held(bodies, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n", b"Content-Length: 9\r\n\r\nabc"])
 @pytest.mark.parametrize("path", [b"/v1/classify", b"/v2/models/digits/infer"])
 async def test_a_body_that_never_ends_is_not_waited_for(

@@ -210,6 +210,7 @@ async def test_whoever_asks_nothing_makes_room_for_the_next_one(monkeypatch: pyt
         assert await asyncio.gather(*answers) == [b"answer", b"answer"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_port_that_is_full_leaves_descriptors_to_the_others(transport: str, workers: str, tmp_path: Path) -> None:
     """A shell's limit of 200 files; to each HTTP port twice as many connections, which ask once and stay."""

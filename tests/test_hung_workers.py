@@ -10,6 +10,7 @@ import signal
 import urllib.error
 
 import grpc
+import pytest
 
 from protos.grpc_service_pb2 import RepositoryModelLoadRequest
 from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
@@ -36,6 +37,7 @@ def test_l7_a_hung_worker_is_ended_and_replaced_and_readiness_tells(transport: s
     assert f"worker 0 (process {pid}) hung and was ended; another one takes its place" in stderr
 
 
+@pytest.mark.slow
 def test_l7_a_worker_that_hangs_while_it_starts_holds_up_nobody() -> None:
     """L7: models change meanwhile, and other workers are replaced."""
     with ServerProcess("--workers", "2", "--model-control", "explicit") as server:
@@ -54,6 +56,7 @@ def test_l7_a_worker_that_hangs_while_it_starts_holds_up_nobody() -> None:
         assert not is_alive(hung)
 
 
+@pytest.mark.slow
 def test_l7_while_all_workers_hang_the_server_is_not_ready() -> None:
     """L7: it is alive, since it is about to help itself."""
     with ServerProcess("--workers", "2") as server:

@@ -47,6 +47,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     assert run(tmp_path / "other", seed=4) != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [1, 3, 5], ids=["a teacher", "the student", "the finisher's start"])
 def test_resuming_gives_what_was_not_interrupted(done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(tmp_path / "whole", teachers=1, teacher_epochs=2)

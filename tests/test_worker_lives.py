@@ -95,6 +95,7 @@ async def test_l5_a_killed_worker_takes_along_only_the_calls_it_held(transport: 
     assert " worker 0 service.model.loading: model digits/1 answers now" in stderr
 
 
+@pytest.mark.slow
 async def test_l5_with_retries_a_killed_worker_takes_no_call_along(transport: str) -> None:
     """L5: our client asks again by itself."""
 
@@ -147,6 +148,7 @@ def images_run(server: ServerProcess) -> int:
         return model.inference_count
 
 
+@pytest.mark.slow
 async def test_l6_connections_end_after_a_while_so_that_a_new_worker_gets_its_part() -> None:
     """L6: at least 30 % of them, and no call is lost over it."""
     with ServerProcess("--workers", "2", "--connection-age-s", "1") as server:
@@ -231,6 +233,7 @@ def test_workers_do_not_outlive_their_supervisor() -> None:
         wait_until(lambda: not any(map(is_alive, workers.values())), REPLACED_S)
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_finish_is_ended_and_the_exit_code_says_so() -> None:
     with ServerProcess("--workers", "2", "--drain-timeout-s", "0") as server:
         pid = workers_of(server)[1]
