@@ -22,6 +22,8 @@ Anything else is a fault of ours and is answered with INTERNAL and an opaque
 id. This module imports nothing of ours and no gRPC: a status is only a name.
 """
 
+from __future__ import annotations
+
 import logging
 import secrets
 from typing import TypeVar
@@ -74,6 +76,14 @@ class QueueFull(CallError):
     """More images are waiting than the server is willing to hold."""
 
     status = "RESOURCE_EXHAUSTED"
+
+    @classmethod
+    def of_bytes(cls, held: int, more: int, most: int) -> QueueFull:
+        """Requests of so many bytes are in progress, and one of so many more would be above the most."""
+        return cls(
+            f"requests of {held} bytes are in progress and {more} more would exceed the limit of {most} "
+            "(--max-queue-bytes); try again a little later"
+        )
 
 
 class DeadlinePassed(CallError):

@@ -39,7 +39,7 @@ from service.open_inference.inference import Inference
 from service.over_grpc import digits, grpc_admission, inference_calls, transport
 from service.over_grpc.calls import Streams
 from service.over_grpc.grpc_admission import TokenInterceptor
-from service.over_grpc.grpcio_options import MAX_CONNECTIONS, grpcio_options
+from service.over_grpc.grpcio_options import grpcio_options, max_connections
 from service.over_grpc.inference_calls import InferenceCalls
 from service.over_grpc.interceptors import CallInterceptor
 from service.over_grpc.reflection import add_reflection
@@ -90,8 +90,7 @@ async def running(settings: Settings, supervised: Supervised | None = None) -> A
         # By which a new worker gets its part of the calls; whoever asks for the native transport by name does without.
         lacking.append("--connection-age-s with --workers")
     carrier = transport.choose(settings.transport, not_native=lacking)
-    most = MAX_CONNECTIONS if isinstance(settings.max_connections, str) else settings.max_connections
-    connections = resources.connections(most)
+    connections = resources.connections(max_connections(settings))
     settings = dataclasses.replace(settings, max_connections=connections)
     metrics = Metrics()
     metrics.transport(carrier.name, carrier.reason)

@@ -15,6 +15,12 @@ CONNECTION_AGE_S = 120.0
 CONNECTION_GRACE_S = 600.0
 
 
+def max_connections(settings: Settings) -> int:
+    """Of gRPC and of HTTP each, as it is asked for or left to us."""
+    asked = settings.max_connections
+    return MAX_CONNECTIONS if asked == AUTO else asked
+
+
 def grpcio_options(settings: Settings, *, shared: bool = False) -> list[tuple[str, int]]:
     """Name and value of every option that is not gRPC's default; times in milliseconds, sizes in bytes.
 
@@ -22,7 +28,7 @@ def grpcio_options(settings: Settings, *, shared: bool = False) -> list[tuple[st
         settings: Of the server.
         shared: Whether it is one of several workers, which share a port.
     """
-    connections, age, grace = settings.max_connections, settings.connection_age_s, settings.connection_grace_s
+    age, grace = settings.connection_age_s, settings.connection_grace_s
     return [
         # By default a second server on the same port would silently share the calls.
         ("grpc.so_reuseport", int(shared)),
@@ -34,7 +40,7 @@ def grpcio_options(settings: Settings, *, shared: bool = False) -> list[tuple[st
         ("grpc.http2.max_deallocating_streams", 200),
         # Otherwise windows grow, and with them what callers can have us hold.
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS if connections == AUTO else connections),
+        ("grpc.max_allowed_incoming_connections", max_connections(settings)),
         # Whoever connects and says nothing, or too little.
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.http2.settings_timeout", 10_000),

@@ -149,10 +149,7 @@ class CallInterceptor:
                 self._bodies.arrived()
             if weighs and len(data) > LIGHT_BYTES:
                 if self._bodies.bytes + len(data) > self._max_queue_bytes:
-                    return QueueFull(
-                        f"requests of {self._bodies.bytes} bytes are in progress and {len(data)} more would exceed the "
-                        f"limit of {self._max_queue_bytes} (--max-queue-bytes); try again a little later"
-                    )
+                    return QueueFull.of_bytes(self._bodies.bytes, len(data), self._max_queue_bytes)
                 return _Heavy(read_light(data), len(data))
             return read_light(data)
 

@@ -78,10 +78,7 @@ class Bodies:
         """Refuse a body of this size, of which so much is counted already, if there is no room for the rest."""
         more = size - counted
         if size > LIGHT_BYTES and self.bytes + more > self._max_bytes:
-            raise QueueFull(
-                f"requests of {self.bytes} bytes are in progress and {more} more would exceed the limit of "
-                f"{self._max_bytes} (--max-queue-bytes); try again a little later"
-            )
+            raise QueueFull.of_bytes(self.bytes, more, self._max_bytes)
 
 
 @contextlib.asynccontextmanager
